@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
+/*
+ * The contract between the C programs and the Rust process: every type that
+ * lives in a pinned map or crosses the ring buffer, and nothing else.
+ *
+ * Fixed-width types, explicit padding, no unions, no bitfields; sizes are
+ * asserted here and compared with the hand-written Rust twins in skel/abi by
+ * skel/src/layout.rs when the workspace is compiled. A change that alters the
+ * meaning or size of anything pinned bumps EG_ABI: pins live under v<EG_ABI>/.
+ *
+ * Byte order: addresses and ports are as on the wire; all else is the host's.
+ */
+#ifndef EG_ABI_H
+#define EG_ABI_H
+
+#define EG_ABI 1
+
+/* Sizes of the arrays that are indexed by an identifier; 0 is never one. */
+#define EG_MAX_VIPS 4096
+#define EG_MAX_POOLS 4096
+#define EG_MAX_BACKENDS 65536
+#define EG_MAX_WORKERS 64
+#define EG_MAX_SOCKS 16384
+
+/* Prime, and at least 100 times the number of backends a pool is meant for:
+ * the Maglev paper's (section 3.4) table size for small imbalance. */
+#define EG_RING_SLOTS 65537
+
+/* One address form: 16 bytes, IPv4 mapped (RFC 4291 section 2.5.5.2). */
+struct eg_addr {
+	__u8 b[16];
+};
+_Static_assert(sizeof(struct eg_addr) == 16, "eg_addr");
+
+/* --- vips -------------------------------------------------------------- */
+
+/* Key of eg_vip_ids. Port 0 with proto 0 says "this address carries VIPs":
+ * what a packet without ports (a later fragment) is looked up by. */
+struct eg_vip_key {
+	struct eg_addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct eg_vip_key) == 20, "eg_vip_key");
+
+/* Flags of struct eg_vip. */
+#define EG_VIP_SNAT (1u << 0)	/* forward: write our own source address too */
+
+/* Element of eg_vips. An id is reused only with a new epoch; a flow whose
+ * epoch differs from its VIP's is a miss. Epoch 0 is no VIP. */
+struct eg_vip {
+	struct eg_addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+	__u32 epoch;
+	__u32 pool;
+	__u32 flags;
+};
+_Static_assert(sizeof(struct eg_vip) == 32, "eg_vip");
+
+/* --- backends ---------------------------------------------------------- */
+
+enum eg_backend_state {
+	EG_BACKEND_NONE = 0,	/* the slot is free: flows that name it are dead */
+	EG_BACKEND_UP = 1,
+	EG_BACKEND_DRAINING = 2,	/* keeps its flows, gets no new one */
+	EG_BACKEND_DOWN = 3,	/* gets no new flow: the ring's alternate does */
+};
+
+/* Element of eg_backends: where it is and how a frame reaches it. */
+struct eg_backend {
+	struct eg_addr addr;
+	struct eg_addr source;	/* our address towards it, written by SNAT */
+	__be16 port;
+	__u8 state;		/* enum eg_backend_state */
+	__u8 pad;
+	__u32 generation;	/* of this slot; flows of an older one are misses */
+	__u32 ifindex;		/* next hop: interface, 0 while unresolved */
+	__u8 dmac[6];
+	__u8 smac[6];
+};
+_Static_assert(sizeof(struct eg_backend) == 56, "eg_backend");
+
+/* --- pools and rings --------------------------------------------------- */
+
+/* Element of eg_pools. The hash key is secret: who knows it can choose
+ * 5-tuples that collide on one backend. */
+struct eg_pool {
+	__u64 hash_key[2];	/* SipHash-1-3 key */
+	__u32 backends;		/* in the ring now; 0: no new flow is accepted */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct eg_pool) == 24, "eg_pool");
+
+/* Element of a ring. Alternate: who takes the flow while primary is down. */
+struct eg_slot {
+	__u32 primary;
+	__u32 alternate;
+};
+_Static_assert(sizeof(struct eg_slot) == 8, "eg_slot");
+
+/* --- flows ------------------------------------------------------------- */
+
+/* Key of eg_flows: the packet as it arrives, in either direction. Also what
+ * the pool's hash covers: all 40 bytes, for a client's packet. */
+struct eg_flow_key {
+	struct eg_addr saddr;
+	struct eg_addr daddr;
+	__be16 sport;
+	__be16 dport;
+	__u8 proto;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct eg_flow_key) == 40, "eg_flow_key");
+
+enum eg_flow_dir {
+	EG_FLOW_FORWARD = 0,	/* client to backend */
+	EG_FLOW_REVERSE = 1,	/* backend to client */
+};
+
+enum eg_flow_state {
+	EG_FLOW_OPENING = 0,	/* TCP: nothing but SYN seen in this direction */
+	EG_FLOW_OPEN = 1,
+	EG_FLOW_CLOSING = 2,	/* TCP: a FIN or RST was seen in this direction */
+};
+
+/* Value of eg_flows. A flow is two entries, and each holds what is needed to
+ * write the other anew:
+ *   forward {client, vip}      -> addr:port is the source we write
+ *   reverse {backend, source}  -> addr:port is the client's
+ * with the VIP's and the backend's own addresses read from their arrays. */
+struct eg_flow {
+	struct eg_addr addr;
+	__be16 port;
+	__u8 dir;		/* enum eg_flow_dir */
+	__u8 state;		/* enum eg_flow_state */
+	__u32 vip;
+	__u32 epoch;
+	__u32 backend;
+	__u32 generation;
+	__u32 seen;		/* low half of jiffies, refreshed once a second */
+	__u32 ifindex;		/* reverse: the interface the client came by, */
+	__u8 dmac[6];		/* and its frames' addresses, turned round */
+	__u8 smac[6];
+};
+_Static_assert(sizeof(struct eg_flow) == 56, "eg_flow");
+
+/* --- counters ---------------------------------------------------------- */
+
+/* Element of the per-CPU arrays eg_vip_stats and eg_backend_stats. Bytes are
+ * those of the packet at ingress, from the IP header on. rx is what came
+ * from clients (backends, for the reply counters). */
+struct eg_stats {
+	__u64 packets;
+	__u64 bytes;
+	__u64 reply_packets;
+	__u64 reply_bytes;
+	__u64 flows;		/* new flows */
+	__u64 drops;
+};
+_Static_assert(sizeof(struct eg_stats) == 48, "eg_stats");
+
+/* Element of the per-CPU array eg_totals, indexed by enum eg_verdict:
+ * received = forwarded + passed + dropped. */
+enum eg_verdict {
+	EG_VERDICT_FORWARDED = 0,
+	EG_VERDICT_PASSED = 1,
+	EG_VERDICT_DROPPED = 2,
+	EG_VERDICTS = 3,
+};
+
+/* Why a packet was refused: index of the per-CPU array eg_drops, the label
+ * of the metric, and the code in an event. The order is ABI; append only. */
+enum eg_drop {
+	EG_DROP_NONE = 0,	/* not a reason: keeps 0 from being one */
+	EG_DROP_MALFORMED = 1,	/* headers that contradict the frame or each other */
+	EG_DROP_FRAGMENT = 2,	/* a fragment to a VIP's address */
+	EG_DROP_NO_FLOW = 3,	/* TCP to a VIP, not a SYN, no flow known */
+	EG_DROP_NO_BACKEND = 4,	/* the pool has nobody to take a new flow */
+	EG_DROP_NO_PORT = 5,	/* no free source port in the bounded tries */
+	EG_DROP_NO_NEXT_HOP = 6,	/* the backend's next hop is not resolved */
+	EG_DROP_STALE_REPLY = 7,	/* reply of a flow whose VIP or backend is gone */
+	EG_DROP_TTL = 8,	/* TTL or hop limit would reach zero */
+	EG_DROP_UNUSED_PORT = 9,	/* to a VIP's address, no VIP on that port */
+	EG_DROP_MAP = 10,	/* a map refused an entry */
+	EG_DROPS = 11,
+};
+
+struct eg_count {
+	__u64 packets;
+	__u64 bytes;
+};
+_Static_assert(sizeof(struct eg_count) == 16, "eg_count");
+
+/* Index of the per-CPU array eg_misses: why a known flow did not count. */
+enum eg_miss {
+	EG_MISS_EPOCH = 0,	/* its VIP was removed or forwards otherwise now */
+	EG_MISS_GENERATION = 1,	/* its backend left */
+	EG_MISS_EXPIRED = 2,	/* idle beyond its state's timeout */
+	EG_MISS_REOPENED = 3,	/* a SYN on a closing flow */
+	EG_MISSES = 4,
+};
+
+/* --- events ------------------------------------------------------------ */
+
+enum eg_event_kind {
+	EG_EVENT_DROP = 1,	/* sampled; code is enum eg_drop */
+	EG_EVENT_NEXT_HOP = 2,	/* backend has no next hop; resolve it */
+};
+
+/* Record of the ring buffer eg_events; at most eg_event_rate a second and
+ * CPU, the rest counted in eg_meta's twin eg_events_lost. */
+struct eg_event {
+	struct eg_flow_key key;	/* the packet, zero where unknown */
+	__u32 kind;		/* enum eg_event_kind */
+	__u32 code;
+	__u32 vip;
+	__u32 backend;
+	__u32 ifindex;
+	__u32 length;		/* L3 bytes */
+};
+_Static_assert(sizeof(struct eg_event) == 64, "eg_event");
+
+/* --- sockets ----------------------------------------------------------- */
+
+/* Key of eg_listeners: where L7 traffic arrives. */
+struct eg_listener_key {
+	struct eg_addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct eg_listener_key) == 20, "eg_listener_key");
+
+/* Value of eg_listeners: workers' sockets are eg_socks[base .. base+workers). */
+struct eg_listener {
+	__u32 base;
+	__u32 workers;
+};
+_Static_assert(sizeof(struct eg_listener) == 8, "eg_listener");
+
+/* Element of eg_workers, mapped by the process: live connections, by which a
+ * new one finds the least loaded worker. One cache line each. */
+struct eg_worker {
+	__u64 live;
+	__u8 pad[56];
+};
+_Static_assert(sizeof(struct eg_worker) == 64, "eg_worker");
+
+/* --- meta -------------------------------------------------------------- */
+
+/* The only element of eg_meta. */
+struct eg_meta {
+	__u32 abi;		/* EG_ABI of the process that wrote the maps */
+	__u32 workers;
+	__u64 generation;	/* of the configuration applied last */
+	__u64 alive;		/* CLOCK_BOOTTIME ns of the process's last beat */
+};
+_Static_assert(sizeof(struct eg_meta) == 24, "eg_meta");
+
+#endif /* EG_ABI_H */
