@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! The plan: a valid, resolved configuration, with every default filled in and every name looked up.
+//!
+//! `resolve` makes it, `diff` compares two, `app` and the datapath obey it. It is plain data: comparing two plans
+//! compares two configurations, and nothing in it owns a socket, a map or a thread. What it deliberately lacks is
+//! positions: whoever holds a plan has no error left to report against the file.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything the process was told to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub runtime: RuntimePlan,
+    pub observability: ObservabilityPlan,
+    pub admin: AdminPlan,
+    pub tls: TlsPlan,
+    /// `None`: no interface is configured, or `datapath.xdp = "off"`; the kernel is left alone.
+    pub datapath: Option<DatapathPlan>,
+    pub edge: EdgePlan,
+}
+
+/// `[runtime]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimePlan {
+    /// 0: one per core.
+    pub workers: usize,
+    /// How long in-flight work may take after accepting has stopped.
+    pub drain_timeout: Duration,
+    /// How long `/readyz` says 503 before accepting stops, for whoever watches it to notice.
+    pub drain_settle: Duration,
+}
+
+/// `[observability]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservabilityPlan {
+    pub metrics_bind: SocketAddr,
+    /// A `tracing` filter directive list, such as `info` or `info,eg_l7=debug`.
+    pub log: String,
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminPlan {
+    /// SHA-256 of the bearer token. `None`: no token, and `metrics_bind` is on loopback.
+    pub token_sha256: Option<[u8; 32]>,
+}
+
+/// `[tls]`: what holds for every listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsPlan {
+    pub tls13_only: bool,
+}
+
+/// What the kernel is to carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatapathPlan {
+    pub interfaces: Vec<String>,
+    pub xdp: XdpMode,
+    /// Maps and links are pinned below, in `v<EG_ABI>/`.
+    pub pin_root: PathBuf,
+    /// Capacity of `eg_flows`, in entries; each flow has two.
+    pub flows: u32,
+    /// `None`: random, made once and kept with the pins.
+    pub hash_seed: Option<[u8; 16]>,
+    pub snat_ports: RangeInclusive<u16>,
+    pub detach_on_exit: bool,
+    /// One per address of each L4 listener, in the file's order.
+    pub vips: Vec<VipPlan>,
+    /// The pools that L4 listeners use, by name.
+    pub pools: Vec<PoolPlan>,
+    /// Addresses of L7 listeners to make local to this host, each once.
+    pub local_vips: Vec<IpAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native, then generic.
+    Auto,
+    Native,
+    Generic,
+}
+
+/// One address of an L4 listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipPlan {
+    pub listener: String,
+    pub address: SocketAddr,
+    pub proto: Proto,
+    pub pool: String,
+    /// Write our own source address too, so that replies come back through us whatever the backend's routes say.
+    pub snat: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Proto {
+    Tcp,
+    Udp,
+}
+
+/// A pool as the kernel sees it; the algorithm is Maglev.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolPlan {
+    pub name: String,
+    pub backends: Vec<BackendPlan>,
+    /// How long a removed backend keeps the flows that it has.
+    pub drain_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendPlan {
+    pub name: String,
+    pub address: SocketAddr,
+    pub weight: u32,
+}
+
+/// What the process terminates itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EdgePlan {
+    pub listeners: Vec<ListenerPlan>,
+    /// The pools that routes name, by name.
+    pub pools: Vec<EdgePoolPlan>,
+}
+
+/// One `http` or `https` listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerPlan {
+    pub name: String,
+    pub addresses: Vec<SocketAddr>,
+    pub scheme: SchemePlan,
+    /// In the file's order; a longer prefix wins whatever the order.
+    pub routes: Vec<RoutePlan>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemePlan {
+    Http,
+    Https { certificate: Certificate, http3: bool },
+}
+
+/// Where an `https` listener's certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// Made when the process starts and kept in the state directory.
+    SelfSigned,
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+        cert_pem: Pem,
+        key_pem: Pem,
+    },
+}
+
+/// What a PEM file held when the configuration was read. Its `Debug` never shows the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pem(pub Arc<[u8]>);
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pem({} bytes)", self.0.len())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutePlan {
+    /// Prefix; starts with `/`.
+    pub path: String,
+    pub pool: String,
+}
+
+/// A pool as the L7 side sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgePoolPlan {
+    pub name: String,
+    pub algorithm: Algorithm,
+    pub drain_timeout: Duration,
+    pub backends: Vec<EdgeBackendPlan>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    RoundRobin,
+    Maglev,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeBackendPlan {
+    pub name: String,
+    pub target: Target,
+    pub weight: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Address(SocketAddr),
+    /// The backend that comes with the process, on a loopback port known only once it runs.
+    Welcome,
+}
