@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-only
+# Every command a newcomer needs. `make help` lists them; each target that builds first runs tools/bootstrap.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap build demo test lint fmt release clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+bootstrap: ## install what building, testing and the demo need, if anything is missing
+	@tools/bootstrap
+
+build: bootstrap ## build everything, in the one profile that tests and the demo use
+	$(CARGO) build --workspace
+
+demo: bootstrap ## the whole product in network namespaces until Ctrl-C; ARGS=--once: ends by itself, exit 0 if every reply came
+	@tools/demo $(ARGS)
+
+test: ## everything that must hold: bootstrap, build, lint, tests; ARGS=--full for 1 GiB bodies; ARGS="--only NAME" for one stage
+	@tools/test $(ARGS)
+
+lint: bootstrap ## formatting, clippy with warnings denied, clang-format, cargo-deny where installed
+	@tools/lint
+
+fmt: bootstrap ## format Rust and C in place
+	$(CARGO) fmt --all
+	@if command -v clang-format-19 >/dev/null; then find bpf -name '*.[ch]' -print0 | xargs -0r clang-format-19 -i; fi
+
+release: bootstrap ## build the release binaries into target/release
+	$(CARGO) build --release --workspace --bins
+
+clean: ## remove target/, .venv/ and .cache/
+	rm -rf target .venv .cache
