@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! Makes the sockets of a place, one per worker, or none at all when one of them cannot be made.
+//!
+//! Ordinarily: SO_REUSEPORT sockets on the address. With steering: TCP sockets on a loopback port of the kernel's choice,
+//! which the kernel's socket lookup assigns connections to whatever their address; UDP sockets on the wildcard, because
+//! replies leave from the socket's own port.
+
+use super::{Endpoint, Place, Retired, Socket};
+use crate::error::EdgeError;
+use crate::snapshot::{Listener, Snapshot};
+use crate::steering::{Steering, Transport};
+use socket2::{Domain, Protocol, SockAddr, Type};
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+/// Connections that wait to be accepted, per socket. A full queue drops SYNs, which clients send again; the kernel caps it
+/// at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// Bytes in a socket that the kernel has not sent yet before it says that it is writable again: what a slow client can
+/// make us queue beyond what is on its way. Smaller costs throughput, larger costs memory and delays resets.
+const NOTSENT_LOWAT: u32 = 128 * 1024;
+
+/// The sockets of one place, one per worker.
+pub(crate) struct Bound {
+    pub(crate) place: Place,
+    /// With their real ports.
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) retired: Retired,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// The places that a snapshot wants. TCP comes before UDP, so that a port 0 is chosen once for both.
+pub(crate) fn places(snapshot: &Snapshot, steered: bool) -> Vec<Place> {
+    let mut places = Vec::new();
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let wanted = |listener: &&Arc<Listener>| transport == Transport::Tcp || listener.scheme.http3();
+        for listener in snapshot.listeners.iter().filter(wanted) {
+            let groups: Vec<Vec<SocketAddr>> = match (steered, transport) {
+                (false, _) => listener.addresses.iter().map(|&address| vec![address]).collect(),
+                (true, Transport::Tcp) => vec![listener.addresses.clone()],
+                (true, Transport::Udp) => by_port(&listener.addresses),
+            };
+            places.extend(groups.into_iter().map(|addresses| Place {
+                listener: Arc::clone(&listener.name),
+                transport,
+                addresses,
+            }));
+        }
+    }
+    places
+}
+
+fn by_port(addresses: &[SocketAddr]) -> Vec<Vec<SocketAddr>> {
+    let mut groups: Vec<Vec<SocketAddr>> = Vec::new();
+    for &address in addresses {
+        match groups.iter_mut().find(|group| group.first().is_some_and(|first| first.port() == address.port())) {
+            Some(group) => group.push(address),
+            None => groups.push(vec![address]),
+        }
+    }
+    groups
+}
+
+/// Binds a place for every worker. `chosen` gives the real address where TCP already found one for port 0.
+pub(crate) fn bind(
+    place: Place,
+    workers: usize,
+    steering: Option<&dyn Steering>,
+    chosen: impl Fn(SocketAddr) -> SocketAddr,
+) -> Result<Bound, EdgeError> {
+    let mut addresses: Vec<SocketAddr> = place.addresses.iter().map(|&address| chosen(address)).collect();
+    let retired = Retired::default();
+    let mut sockets = Vec::new();
+    for _ in 0..workers {
+        let address = addresses.first().copied().unwrap_or_else(|| SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
+        let at = match (steering.is_some(), place.transport) {
+            (false, _) => address,
+            (true, Transport::Tcp) => SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
+            (true, Transport::Udp) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port())),
+        };
+        let (socket, bound) = socket(place.transport, at, steering.is_some()).map_err(|source| EdgeError::Bind {
+            listener: place.listener.to_string(),
+            address: at,
+            transport: place.transport,
+            source,
+        })?;
+        if steering.is_none()
+            && let Some(first) = addresses.first_mut()
+        {
+            *first = bound;
+        }
+        sockets.push(socket);
+    }
+    if let Some(steering) = steering {
+        for (worker, socket) in sockets.iter().enumerate() {
+            steering.publish(&place.listener, place.transport, &addresses, worker, workers, socket.as_fd()).map_err(
+                |source| EdgeError::Steer { listener: place.listener.to_string(), transport: place.transport, source },
+            )?;
+        }
+    }
+    let endpoints = sockets
+        .into_iter()
+        .map(|socket| Endpoint {
+            listener: Arc::clone(&place.listener),
+            addresses: addresses.clone(),
+            steered: steering.is_some(),
+            retired: retired.clone(),
+            socket,
+        })
+        .collect();
+    Ok(Bound { place, addresses, retired, endpoints })
+}
+
+fn socket(transport: Transport, at: SocketAddr, steered: bool) -> io::Result<(Socket, SocketAddr)> {
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+    };
+    let socket = socket2::Socket::new(Domain::for_address(at), kind.nonblocking(), Some(protocol))?;
+    if at.is_ipv6() {
+        // A steered socket gets IPv4 traffic too (as mapped addresses); an ordinary one leaves IPv4 to another socket.
+        socket.set_only_v6(!steered)?;
+    }
+    socket.set_reuse_port(true)?;
+    if transport == Transport::Tcp {
+        socket.set_reuse_address(true)?;
+        // Accepted connections inherit both.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    }
+    socket.bind(&SockAddr::from(at))?;
+    if transport == Transport::Tcp {
+        socket.listen(BACKLOG)?;
+    }
+    let bound = socket.local_addr()?.as_socket().unwrap_or(at);
+    Ok(match transport {
+        Transport::Tcp => (Socket::Tcp(socket.into()), bound),
+        Transport::Udp => (Socket::Udp(socket.into()), bound),
+    })
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Udp(socket) => socket.as_fd(),
+        }
+    }
+}
