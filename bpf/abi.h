@@ -26,10 +26,11 @@
  * the Maglev paper's (section 3.4) table size for small imbalance. */
 #define EG_RING_SLOTS 65537
 
-/* One address form: 16 bytes, IPv4 mapped (RFC 4291 section 2.5.5.2). */
+/* One address form: 16 bytes, IPv4 mapped (RFC 4291 section 2.5.5.2). Aligned
+ * so that it is copied and compared by words. */
 struct eg_addr {
 	__u8 b[16];
-};
+} __attribute__((aligned(4)));
 _Static_assert(sizeof(struct eg_addr) == 16, "eg_addr");
 
 /* --- vips -------------------------------------------------------------- */
@@ -115,6 +116,10 @@ struct eg_flow_key {
 };
 _Static_assert(sizeof(struct eg_flow_key) == 40, "eg_flow_key");
 
+/* pad[0] of a key that is no flow but the claim of one: it exists while a
+ * program replaces a dead entry, so that only one does. Readers skip it. */
+#define EG_FLOW_CLAIM 1
+
 enum eg_flow_dir {
 	EG_FLOW_FORWARD = 0,	/* client to backend */
 	EG_FLOW_REVERSE = 1,	/* backend to client */
@@ -150,22 +155,25 @@ _Static_assert(sizeof(struct eg_flow) == 56, "eg_flow");
 /* --- counters ---------------------------------------------------------- */
 
 /* Element of the per-CPU arrays eg_vip_stats and eg_backend_stats. Bytes are
- * those of the packet at ingress, from the IP header on. rx is what came
- * from clients (backends, for the reply counters). */
+ * those of the packet at ingress, from the IP header on. Index 0, which is no
+ * VIP's and no backend's, stays zero. */
 struct eg_stats {
-	__u64 packets;
+	__u64 packets;		/* forwarded, client to backend */
 	__u64 bytes;
-	__u64 reply_packets;
+	__u64 reply_packets;	/* forwarded, backend to client */
 	__u64 reply_bytes;
 	__u64 flows;		/* new flows */
-	__u64 drops;
+	__u64 drops;		/* packets refused, in either direction */
 };
 _Static_assert(sizeof(struct eg_stats) == 48, "eg_stats");
 
 /* Element of the per-CPU array eg_totals, indexed by enum eg_verdict:
- * received = forwarded + passed + dropped. */
+ * received = forwarded + passed + dropped. The hot path does not pay for a
+ * second counter: what VIPs that exist have forwarded is the sum of
+ * eg_vip_stats, and the process folds a VIP's figures into the forwarded
+ * element (which no program writes) before it gives its id away. */
 enum eg_verdict {
-	EG_VERDICT_FORWARDED = 0,
+	EG_VERDICT_FORWARDED = 0,	/* by VIPs that are gone */
 	EG_VERDICT_PASSED = 1,
 	EG_VERDICT_DROPPED = 2,
 	EG_VERDICTS = 3,
@@ -200,7 +208,8 @@ enum eg_miss {
 	EG_MISS_GENERATION = 1,	/* its backend left */
 	EG_MISS_EXPIRED = 2,	/* idle beyond its state's timeout */
 	EG_MISS_REOPENED = 3,	/* a SYN on a closing flow */
-	EG_MISSES = 4,
+	EG_MISS_TAKEN = 4,	/* its other half belongs to another flow now */
+	EG_MISSES = 5,
 };
 
 /* --- events ------------------------------------------------------------ */
@@ -211,7 +220,7 @@ enum eg_event_kind {
 };
 
 /* Record of the ring buffer eg_events; at most eg_event_rate a second and
- * CPU, the rest counted in eg_meta's twin eg_events_lost. */
+ * CPU. What was not sent, or found the buffer full, counts in eg_events_lost. */
 struct eg_event {
 	struct eg_flow_key key;	/* the packet, zero where unknown */
 	__u32 kind;		/* enum eg_event_kind */

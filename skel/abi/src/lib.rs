@@ -1,1 +1,49 @@
 // SPDX-License-Identifier: GPL-3.0-only
+//! The Rust side of `bpf/abi.h`: plain types with good names, and their bytes as the maps hold them.
+//!
+//! `struct eg_vip_key` is [`VipKey`], `EG_DROP_NO_BACKEND` is [`Drop::NoBackend`]. Field order and sizes are those of
+//! the C structs; `skel/src/layout.rs` proves it when the workspace is compiled. Conversion to and from bytes is field
+//! by field, without `unsafe`, and refuses a slice of the wrong length. Nothing here knows of maps or of libbpf.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)
+)]
+
+mod addr;
+mod labels;
+mod plain;
+mod types;
+
+pub use addr::{Addr, Be16};
+pub use labels::{BackendState, Drop, EventKind, FlowDir, FlowState, Miss, Verdict};
+pub use plain::Plain;
+pub use types::{
+    Backend, Count, Event, Flow, FlowKey, Listener, ListenerKey, Meta, Pool, Slot, Stats, Vip, VipKey, Worker,
+};
+
+/// `EG_ABI`: pins live under `v<ABI>/`, and maps of another one are never opened.
+pub const ABI: u32 = 1;
+/// `EG_MAX_VIPS`: VIP ids are `1..MAX_VIPS`.
+pub const MAX_VIPS: u32 = 4096;
+/// `EG_MAX_POOLS`: pool ids are `1..MAX_POOLS`.
+pub const MAX_POOLS: u32 = 4096;
+/// `EG_MAX_BACKENDS`: backend ids are `1..MAX_BACKENDS`.
+pub const MAX_BACKENDS: u32 = 65536;
+/// `EG_MAX_WORKERS`: workers that socket lookup can tell apart.
+pub const MAX_WORKERS: u32 = 64;
+/// `EG_MAX_SOCKS`: sockets that all L7 listeners and workers can publish together.
+pub const MAX_SOCKS: u32 = 16384;
+/// `EG_RING_SLOTS`: slots of each pool's ring.
+pub const RING_SLOTS: u32 = 65537;
+/// `EG_VIP_SNAT` of [`Vip::flags`].
+pub const VIP_SNAT: u32 = 1;
+/// `EG_FLOW_CLAIM`: in `pad[0]` of a flow's key, says that the entry is no flow. Readers skip it.
+pub const FLOW_CLAIM: u8 = 1;
+
+/// IP protocol numbers as keys hold them.
+pub const PROTO_TCP: u8 = 6;
+/// See [`PROTO_TCP`].
+pub const PROTO_UDP: u8 = 17;

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
+/* Every packet ends in exactly one of these. Uses the counters' maps. */
+#ifndef EG_LIB_COUNT_H
+#define EG_LIB_COUNT_H
+
+static __always_inline void count_total(__u32 verdict, const struct pkt *p)
+{
+	struct eg_count *total = bpf_map_lookup_elem(&eg_totals, &verdict);
+
+	if (total) {
+		total->packets++;
+		total->bytes += p->len;
+	}
+}
+
+static __always_inline void count_stats(struct eg_stats *s,
+					const struct pkt *p, int reply)
+{
+	if (!s)
+		return;
+	if (reply) {
+		s->reply_packets++;
+		s->reply_bytes += p->len;
+	} else {
+		s->packets++;
+		s->bytes += p->len;
+	}
+}
+
+static __always_inline void count_forwarded(const struct pkt *p, int reply)
+{
+	__u32 vip = p->vip, backend = p->backend;
+
+	count_stats(bpf_map_lookup_elem(&eg_vip_stats, &vip), p, reply);
+	count_stats(bpf_map_lookup_elem(&eg_backend_stats, &backend), p, reply);
+}
+
+static __always_inline void count_flow(const struct pkt *p)
+{
+	__u32 vip = p->vip, backend = p->backend;
+	struct eg_stats *s;
+
+	s = bpf_map_lookup_elem(&eg_vip_stats, &vip);
+	if (s)
+		s->flows++;
+	s = bpf_map_lookup_elem(&eg_backend_stats, &backend);
+	if (s)
+		s->flows++;
+}
+
+static __always_inline void count_miss(__u32 miss)
+{
+	__u64 *misses = bpf_map_lookup_elem(&eg_misses, &miss);
+
+	if (misses)
+		(*misses)++;
+}
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
+/* Telling the process, at a bounded rate. Uses the events' maps. */
+#ifndef EG_LIB_EVENT_H
+#define EG_LIB_EVENT_H
+
+/* A fixed window: the first eg_event_rate of each second pass. */
+static __always_inline int event_allowed(void)
+{
+	__u64 now = bpf_jiffies64();
+	struct eg_gate *gate;
+	__u32 zero = 0;
+
+	gate = bpf_map_lookup_elem(&event_gate, &zero);
+	if (!gate)
+		return 0;
+	if (now - gate->since >= eg_jiffies_hz) {
+		gate->since = now;
+		gate->sent = 0;
+	}
+	return gate->sent++ < eg_event_rate;
+}
+
+static __noinline int event_send(const struct pkt *p, __u32 kind, __u32 code)
+{
+	struct eg_event *event = NULL;
+	__u32 zero = 0;
+	__u64 *lost;
+
+	if (event_allowed())
+		event = bpf_ringbuf_reserve(&eg_events, sizeof(*event), 0);
+	if (!event) {
+		lost = bpf_map_lookup_elem(&eg_events_lost, &zero);
+		if (lost)
+			(*lost)++;
+		return 0;
+	}
+	event->key = p->key;
+	event->kind = kind;
+	event->code = code;
+	event->vip = p->vip;
+	event->backend = p->backend;
+	event->ifindex = p->ifindex;
+	event->length = p->len;
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
+/*
+ * What the process may set before load. Constants to the verifier, which
+ * prunes what they turn off; never state. The defaults are those of the
+ * configuration, so that an object loaded by hand behaves the same.
+ */
+#ifndef EG_LIB_TUNABLES_H
+#define EG_LIB_TUNABLES_H
+
+/* Source ports for SNAT, both included. Must not overlap the host's
+ * ip_local_port_range: its own connections would be taken for replies. */
+const volatile __u32 eg_snat_port_min = 10240;
+const volatile __u32 eg_snat_port_max = 32767;
+
+/* Idle time after which a half of a flow counts no more. A flow ends when
+ * both halves are beyond theirs. Established TCP: above the two hours that
+ * RFC 5382 section 5 (REQ-5) asks for, plus a keep-alive's four minutes.
+ * Opening: beyond Linux's SYN retries of 67 s. UDP: RFC 4787 section 4.3
+ * (REQ-5) asks for two minutes at least and advises five. */
+const volatile __u32 eg_timeout_open_s = 7440;
+const volatile __u32 eg_timeout_closing_s = 60;
+const volatile __u32 eg_timeout_opening_s = 70;
+const volatile __u32 eg_timeout_udp_s = 300;
+
+/* Events a second and CPU. A reader copes with thousands; more than that
+ * says nothing that the counters do not. 0 turns events off. */
+const volatile __u32 eg_event_rate = 100;
+
+/* CONFIG_HZ of the running kernel. */
+const volatile __u32 eg_jiffies_hz = 250;
+
+/* The program is loaded with BPF_F_XDP_HAS_FRAGS (5.18 and later), and the
+ * frame may be longer than its linear part. */
+const volatile __u8 eg_xdp_frags = 0;
+
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
+/* Is the packet for a VIP? Asked only when no flow is known. */
+#ifndef EG_LIB_VIP_H
+#define EG_LIB_VIP_H
+
+/* Does this address carry L4 VIPs? Asked first: it lets foreign packets go
+ * after one lookup, and is all that a packet without ports can be asked. */
+static __always_inline int vip_address(const struct pkt *p)
+{
+	struct eg_vip_key key = {};
+
+	key.addr = p->key.daddr;
+	return bpf_map_lookup_elem(&eg_vip_ids, &key) != NULL;
+}
+
+static __always_inline struct eg_vip *vip_lookup(struct pkt *p)
+{
+	struct eg_vip_key key = {};
+	__u32 *id, vip;
+
+	key.addr = p->key.daddr;
+	key.port = p->key.dport;
+	key.proto = p->key.proto;
+	id = bpf_map_lookup_elem(&eg_vip_ids, &key);
+	if (!id || !*id)
+		return NULL;
+	vip = *id;
+	p->vip = vip;
+	return bpf_map_lookup_elem(&eg_vips, &vip);
+}
+
+/* Does a socket of this host want the packet? An address may be a VIP on one
+ * port and the host's own on others: replies to its own connections, L7
+ * listeners (the lookup runs our sk_lookup program) and other services. */
+static __noinline int vip_local_socket(void *ctx, const struct pkt *p)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+	__u32 size;
+
+	if (p->v6) {
+		__builtin_memcpy(tuple.ipv6.saddr, &p->key.saddr, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, &p->key.daddr, 16);
+		tuple.ipv6.sport = p->key.sport;
+		tuple.ipv6.dport = p->key.dport;
+		size = sizeof(tuple.ipv6);
+	} else {
+		__builtin_memcpy(&tuple.ipv4.saddr, &p->key.saddr.b[12], 4);
+		__builtin_memcpy(&tuple.ipv4.daddr, &p->key.daddr.b[12], 4);
+		tuple.ipv4.sport = p->key.sport;
+		tuple.ipv4.dport = p->key.dport;
+		size = sizeof(tuple.ipv4);
+	}
+	if (p->key.proto == IPPROTO_TCP)
+		sk = bpf_skc_lookup_tcp(ctx, &tuple, size,
+					BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_udp(ctx, &tuple, size,
+				       BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	bpf_sk_release(sk);
+	return 1;
+}
+
+#endif

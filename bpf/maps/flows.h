@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
+/* What the kernel remembers of connections. Written by the programs; the
+ * process reads it, and copies it when its size changes. */
+#ifndef EG_MAPS_FLOWS_H
+#define EG_MAPS_FLOWS_H
+
+/* Whose is this packet? Each flow is two entries (see struct eg_flow). When
+ * full, the kernel evicts what was least recently used; a half that lost its
+ * other half writes it anew. One table for all CPUs, not one per CPU: RSS
+ * may move a flow to another core. The size is set before load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct eg_flow_key);
+	__type(value, struct eg_flow);
+} eg_flows SEC(".maps");
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
+/* How a pool chooses. Built in userspace (eg-balance), only read here. */
+#ifndef EG_MAPS_RINGS_H
+#define EG_MAPS_RINGS_H
+
+/* With which key does the pool hash, and does it have backends? */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EG_MAX_POOLS);
+	__type(key, __u32);
+	__type(value, struct eg_pool);
+} eg_pools SEC(".maps");
+
+/* Which backend owns this slot of the pool's ring? A ring is filled while
+ * nobody sees it and then swapped in whole: no lookup meets half a ring. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, EG_MAX_POOLS);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(max_entries, EG_RING_SLOTS);
+		__type(key, __u32);
+		__type(value, struct eg_slot);
+	});
+} eg_rings SEC(".maps");
+
+#endif

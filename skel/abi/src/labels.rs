@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! The enums of `bpf/abi.h`. A label is the value of a metric's label and the word in a log: one list for all three.
+
+/// Declares an enum of the ABI with its codes, its labels, and the way back from a code.
+macro_rules! labels {
+    ($(#[$doc:meta])* pub enum $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $code:literal => $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum $name { $($(#[$variant_doc])* $variant = $code,)* }
+
+        impl $name {
+            /// Every value, in the order of their codes.
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+
+            /// The name for metrics and logs.
+            pub const fn label(self) -> &'static str {
+                match self { $($name::$variant => $label,)* }
+            }
+
+            /// The number that the kernel uses.
+            pub const fn code(self) -> u32 {
+                self as u32
+            }
+
+            /// What the kernel's number means; `None` for one that a newer kernel side may use.
+            pub const fn from_code(code: u32) -> Option<$name> {
+                match code { $($code => Some($name::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+labels! {
+    /// `enum eg_backend_state`
+    pub enum BackendState {
+        None = 0 => "none",
+        Up = 1 => "up",
+        Draining = 2 => "draining",
+        Down = 3 => "down",
+    }
+}
+
+labels! {
+    /// `enum eg_flow_dir`
+    pub enum FlowDir {
+        Forward = 0 => "forward",
+        Reverse = 1 => "reverse",
+    }
+}
+
+labels! {
+    /// `enum eg_flow_state`
+    pub enum FlowState {
+        Opening = 0 => "opening",
+        Open = 1 => "open",
+        Closing = 2 => "closing",
+    }
+}
+
+labels! {
+    /// `enum eg_verdict`
+    pub enum Verdict {
+        Forwarded = 0 => "forwarded",
+        Passed = 1 => "passed",
+        Dropped = 2 => "dropped",
+    }
+}
+
+labels! {
+    /// `enum eg_drop`, without the 0 that is no reason.
+    pub enum Drop {
+        Malformed = 1 => "malformed",
+        Fragment = 2 => "fragment",
+        NoFlow = 3 => "no_flow",
+        NoBackend = 4 => "no_backend",
+        NoPort = 5 => "no_port",
+        NoNextHop = 6 => "no_next_hop",
+        StaleReply = 7 => "stale_reply",
+        Ttl = 8 => "ttl",
+        UnusedPort = 9 => "unused_port",
+        Map = 10 => "map",
+    }
+}
+
+labels! {
+    /// `enum eg_miss`
+    pub enum Miss {
+        Epoch = 0 => "epoch",
+        Generation = 1 => "generation",
+        Expired = 2 => "expired",
+        Reopened = 3 => "reopened",
+        Taken = 4 => "taken",
+    }
+}
+
+labels! {
+    /// `enum eg_event_kind`
+    pub enum EventKind {
+        Drop = 1 => "drop",
+        NextHop = 2 => "next_hop",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_values_name_each_other() {
+        for drop in Drop::ALL {
+            assert_eq!(Drop::from_code(drop.code()), Some(*drop));
+        }
+        assert_eq!(Drop::from_code(0), None);
+        assert_eq!(Drop::from_code(11), None);
+        assert_eq!(Drop::NoBackend.label(), "no_backend");
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! The structs of `bpf/abi.h`, in its order. What each field means is said there; here is what Rust adds.
+
+use core::net::SocketAddr;
+
+use crate::addr::split;
+use crate::plain::plain_struct;
+use crate::{Addr, Be16};
+
+plain_struct! {
+    /// Key of `eg_vip_ids`.
+    pub struct VipKey {
+        pub addr: Addr,
+        pub port: Be16,
+        pub proto: u8,
+        pub pad: u8,
+    }
+}
+
+impl VipKey {
+    /// The VIP at this address and port.
+    pub fn new(at: SocketAddr, proto: u8) -> VipKey {
+        let (addr, port) = split(at);
+        VipKey { addr, port, proto, pad: 0 }
+    }
+
+    /// The entry that says "this address carries L4 VIPs"; its value is 0.
+    pub fn any_port(addr: Addr) -> VipKey {
+        VipKey { addr, ..VipKey::default() }
+    }
+}
+
+plain_struct! {
+    /// Element of `eg_vips`. Epoch 0 is no VIP.
+    pub struct Vip {
+        pub addr: Addr,
+        pub port: Be16,
+        pub proto: u8,
+        pub pad: u8,
+        pub epoch: u32,
+        pub pool: u32,
+        /// [`crate::VIP_SNAT`]
+        pub flags: u32,
+    }
+}
+
+plain_struct! {
+    /// Element of `eg_backends`.
+    pub struct Backend {
+        pub addr: Addr,
+        pub source: Addr,
+        pub port: Be16,
+        /// [`crate::BackendState`]
+        pub state: u8,
+        pub pad: u8,
+        pub generation: u32,
+        /// 0 while the next hop is unresolved.
+        pub ifindex: u32,
+        pub dmac: [u8; 6],
+        pub smac: [u8; 6],
+    }
+}
+
+plain_struct! {
+    /// Element of `eg_pools`.
+    pub struct Pool {
+        pub hash_key: [u64; 2],
+        pub backends: u32,
+        pub pad: u32,
+    }
+}
+
+plain_struct! {
+    /// Element of a ring.
+    pub struct Slot {
+        pub primary: u32,
+        pub alternate: u32,
+    }
+}
+
+plain_struct! {
+    /// Key of `eg_flows`, and what the pool's hash covers: a packet as it arrives.
+    pub struct FlowKey {
+        pub saddr: Addr,
+        pub daddr: Addr,
+        pub sport: Be16,
+        pub dport: Be16,
+        pub proto: u8,
+        pub pad: [u8; 3],
+    }
+}
+
+impl FlowKey {
+    /// The key of a packet from `source` to `destination`.
+    pub fn new(source: SocketAddr, destination: SocketAddr, proto: u8) -> FlowKey {
+        let (saddr, sport) = split(source);
+        let (daddr, dport) = split(destination);
+        FlowKey { saddr, daddr, sport, dport, proto, pad: [0; 3] }
+    }
+}
+
+plain_struct! {
+    /// Value of `eg_flows`.
+    pub struct Flow {
+        pub addr: Addr,
+        pub port: Be16,
+        /// [`crate::FlowDir`]
+        pub dir: u8,
+        /// [`crate::FlowState`]
+        pub state: u8,
+        pub vip: u32,
+        pub epoch: u32,
+        pub backend: u32,
+        pub generation: u32,
+        pub seen: u32,
+        pub ifindex: u32,
+        pub dmac: [u8; 6],
+        pub smac: [u8; 6],
+    }
+}
+
+plain_struct! {
+    /// Element of `eg_vip_stats` and `eg_backend_stats`.
+    pub struct Stats {
+        pub packets: u64,
+        pub bytes: u64,
+        pub reply_packets: u64,
+        pub reply_bytes: u64,
+        pub flows: u64,
+        pub drops: u64,
+    }
+}
+
+impl core::ops::AddAssign for Stats {
+    fn add_assign(&mut self, other: Stats) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+        self.reply_packets = self.reply_packets.wrapping_add(other.reply_packets);
+        self.reply_bytes = self.reply_bytes.wrapping_add(other.reply_bytes);
+        self.flows = self.flows.wrapping_add(other.flows);
+        self.drops = self.drops.wrapping_add(other.drops);
+    }
+}
+
+impl Stats {
+    /// What was forwarded, both directions together.
+    pub fn forwarded(&self) -> Count {
+        Count {
+            packets: self.packets.wrapping_add(self.reply_packets),
+            bytes: self.bytes.wrapping_add(self.reply_bytes),
+        }
+    }
+}
+
+plain_struct! {
+    /// Element of `eg_totals` and `eg_drops`.
+    pub struct Count {
+        pub packets: u64,
+        pub bytes: u64,
+    }
+}
+
+impl core::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Count) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
+}
+
+plain_struct! {
+    /// Record of `eg_events`.
+    pub struct Event {
+        pub key: FlowKey,
+        /// [`crate::EventKind`]
+        pub kind: u32,
+        /// [`crate::Drop`]
+        pub code: u32,
+        pub vip: u32,
+        pub backend: u32,
+        pub ifindex: u32,
+        pub length: u32,
+    }
+}
+
+plain_struct! {
+    /// Key of `eg_listeners`.
+    pub struct ListenerKey {
+        pub addr: Addr,
+        pub port: Be16,
+        pub proto: u8,
+        pub pad: u8,
+    }
+}
+
+impl ListenerKey {
+    /// The listener at this address and port; the unspecified address stands for its whole family.
+    pub fn new(at: SocketAddr, proto: u8) -> ListenerKey {
+        let (addr, port) = split(at);
+        ListenerKey { addr, port, proto, pad: 0 }
+    }
+}
+
+plain_struct! {
+    /// Value of `eg_listeners`: the workers' sockets are `eg_socks[base .. base + workers]`.
+    pub struct Listener {
+        pub base: u32,
+        pub workers: u32,
+    }
+}
+
+plain_struct! {
+    /// Element of `eg_meta`.
+    pub struct Meta {
+        pub abi: u32,
+        pub workers: u32,
+        pub generation: u64,
+        pub alive: u64,
+    }
+}
+
+/// Element of `eg_workers`, shared with the kernel by `mmap`; a cache line, so that workers do not share one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Worker {
+    pub live: u64,
+    pub pad: [u8; 56],
+}
