@@ -184,7 +184,6 @@ pub struct RoutePlan {
 pub struct EdgePoolPlan {
     pub name: String,
     pub algorithm: Algorithm,
-    pub drain_timeout: Duration,
     pub backends: Vec<EdgeBackendPlan>,
 }
 

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! The effective configuration as TOML: every default written out, every path absolute.
+//!
+//! `--dump` prints it. What it prints loads back to the same plan; listeners that the process terminates come before
+//! those that the kernel carries, whatever the order in the file was.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::plan::{Algorithm, Certificate, DatapathPlan, LogFormat, Plan, Proto, SchemePlan, Target, XdpMode};
+use super::value;
+
+#[derive(Serialize)]
+struct File<'p> {
+    runtime: Runtime,
+    observability: Observability<'p>,
+    admin: Admin,
+    tls: Tls,
+    datapath: Datapath<'p>,
+    listeners: Vec<Listener<'p>>,
+    routes: Vec<Route<'p>>,
+    pools: BTreeMap<&'p str, Pool>,
+}
+
+#[derive(Serialize)]
+struct Runtime {
+    workers: usize,
+    drain_timeout_ms: u128,
+    drain_settle_ms: u128,
+}
+
+#[derive(Serialize)]
+struct Observability<'p> {
+    metrics_bind: SocketAddr,
+    log: &'p str,
+    log_format: &'static str,
+}
+
+#[derive(Serialize)]
+struct Admin {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_token_hash: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Tls {
+    tls13_only: bool,
+}
+
+#[derive(Serialize, Default)]
+struct Datapath<'p> {
+    interfaces: &'p [String],
+    #[serde(skip_serializing_if = "Option::is_none", flatten)]
+    rest: Option<DatapathRest<'p>>,
+}
+
+#[derive(Serialize)]
+struct DatapathRest<'p> {
+    xdp: &'static str,
+    pin_root: &'p Path,
+    flows: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash_seed: Option<String>,
+    snat_ports: String,
+    detach_on_exit: bool,
+}
+
+#[derive(Serialize)]
+struct Listener<'p> {
+    name: &'p str,
+    address: Vec<SocketAddr>,
+    protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http3: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<&'p str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forward: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snat: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<ListenerTls<'p>>,
+}
+
+#[derive(Serialize)]
+struct ListenerTls<'p> {
+    cert: &'p Path,
+    key: &'p Path,
+}
+
+#[derive(Serialize)]
+struct Route<'p> {
+    listener: &'p str,
+    path: &'p str,
+    pool: &'p str,
+}
+
+#[derive(Serialize)]
+struct Pool {
+    algorithm: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain_timeout: Option<String>,
+    backends: Vec<Backend>,
+}
+
+#[derive(Serialize)]
+struct Backend {
+    /// Absent when it is the default, the address itself, which would not pass for a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    builtin: Option<&'static str>,
+    weight: u32,
+}
+
+/// # Errors
+/// A path that is not UTF-8, which TOML cannot hold.
+pub fn dump(plan: &Plan) -> Result<String, toml::ser::Error> {
+    toml::to_string(&File {
+        runtime: Runtime {
+            workers: plan.runtime.workers,
+            drain_timeout_ms: plan.runtime.drain_timeout.as_millis(),
+            drain_settle_ms: plan.runtime.drain_settle.as_millis(),
+        },
+        observability: Observability {
+            metrics_bind: plan.observability.metrics_bind,
+            log: &plan.observability.log,
+            log_format: match plan.observability.log_format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            },
+        },
+        admin: Admin { api_token_hash: plan.admin.token_sha256.map(|hash| format!("sha256:{}", value::hex(&hash))) },
+        tls: Tls { tls13_only: plan.tls.tls13_only },
+        datapath: plan.datapath.as_ref().map(datapath).unwrap_or_default(),
+        listeners: terminated(plan).chain(carried(plan)).collect(),
+        routes: routes(plan),
+        pools: pools(plan),
+    })
+}
+
+fn datapath(plan: &DatapathPlan) -> Datapath<'_> {
+    let rest = DatapathRest {
+        xdp: match plan.xdp {
+            XdpMode::Auto => "auto",
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        },
+        pin_root: &plan.pin_root,
+        flows: plan.flows,
+        hash_seed: plan.hash_seed.map(|seed| value::hex(&seed)),
+        snat_ports: format!("{}-{}", plan.snat_ports.start(), plan.snat_ports.end()),
+        detach_on_exit: plan.detach_on_exit,
+    };
+    Datapath { interfaces: &plan.interfaces, rest: Some(rest) }
+}
+
+fn terminated(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
+    plan.edge.listeners.iter().map(|listener| {
+        let (protocol, http3, tls) = match &listener.scheme {
+            SchemePlan::Http => ("http", None, None),
+            SchemePlan::Https { certificate, http3 } => {
+                let tls = match certificate {
+                    Certificate::SelfSigned => None,
+                    Certificate::Files { cert, key, .. } => Some(ListenerTls { cert, key }),
+                };
+                ("https", Some(*http3), tls)
+            }
+        };
+        let address = listener.addresses.clone();
+        Listener { name: &listener.name, address, protocol, http3, pool: None, forward: None, snat: None, tls }
+    })
+}
+
+/// VIPs of one listener follow each other: one table for each run of them.
+fn carried(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
+    let vips = plan.datapath.as_ref().map(|datapath| datapath.vips.as_slice()).unwrap_or_default();
+    vips.chunk_by(|one, next| one.listener == next.listener).filter_map(|run| {
+        let first = run.first()?;
+        Some(Listener {
+            name: &first.listener,
+            address: run.iter().map(|vip| vip.address).collect(),
+            protocol: match first.proto {
+                Proto::Tcp => "tcp",
+                Proto::Udp => "udp",
+            },
+            http3: None,
+            pool: Some(&first.pool),
+            forward: Some("nat"),
+            snat: Some(first.snat),
+            tls: None,
+        })
+    })
+}
+
+fn routes(plan: &Plan) -> Vec<Route<'_>> {
+    let mut routes = Vec::new();
+    for listener in &plan.edge.listeners {
+        for route in &listener.routes {
+            routes.push(Route { listener: &listener.name, path: &route.path, pool: &route.pool });
+        }
+    }
+    routes
+}
+
+fn pools(plan: &Plan) -> BTreeMap<&str, Pool> {
+    let mut pools = BTreeMap::new();
+    for pool in &plan.edge.pools {
+        let backends = pool.backends.iter().map(|backend| {
+            let (address, builtin) = match backend.target {
+                Target::Address(address) => (Some(address), None),
+                Target::Welcome => (None, Some("welcome")),
+            };
+            Backend { name: given(&backend.name, address), address, builtin, weight: backend.weight }
+        });
+        let algorithm = match pool.algorithm {
+            Algorithm::RoundRobin => "round-robin",
+            Algorithm::Maglev => "maglev",
+        };
+        pools.insert(pool.name.as_str(), Pool { algorithm, drain_timeout: None, backends: backends.collect() });
+    }
+    for pool in plan.datapath.iter().flat_map(|datapath| &datapath.pools) {
+        let backends = pool.backends.iter().map(|backend| Backend {
+            name: given(&backend.name, Some(backend.address)),
+            address: Some(backend.address),
+            builtin: None,
+            weight: backend.weight,
+        });
+        let drain_timeout = Some(value::duration_text(pool.drain_timeout));
+        pools.insert(&pool.name, Pool { algorithm: "maglev", drain_timeout, backends: backends.collect() });
+    }
+    pools
+}
+
+fn given(name: &str, address: Option<SocketAddr>) -> Option<String> {
+    let default = address.map_or_else(|| "welcome".to_owned(), |address| address.to_string());
+    (name != default).then(|| name.to_owned())
+}

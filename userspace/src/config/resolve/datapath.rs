@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! What the kernel is to carry: L4 listeners as VIPs, their pools, and the addresses to make local.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::{File, Host, Names, flag, number, of_kind, pools};
+use crate::config::error::{At, Place, Problems};
+use crate::config::plan::{Algorithm, DatapathPlan, PoolPlan, Proto, VipPlan, XdpMode};
+use crate::config::schema::{Listener, Pool, Protocol};
+
+const PIN_ROOT: &str = "/sys/fs/bpf/expressgateway";
+const FLOWS: u64 = 1 << 20;
+
+/// `EG_MAX_VIPS` and `EG_MAX_POOLS`: the kernel's arrays, whose element 0 is never used.
+const MAX_VIPS: usize = 4095;
+const MAX_POOLS: usize = 4095;
+/// A Maglev table spreads well while it has at least 100 slots a backend (Maglev, NSDI 2016, section 3.4); the ring has
+/// 65,537.
+const MAX_BACKENDS: usize = 655;
+
+pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems: &Problems) -> Option<DatapathPlan> {
+    let keys = &file.datapath;
+    let mode = keys.xdp.as_ref().map_or(Some(XdpMode::Auto), |mode| mode.value);
+    let mut vips = Vec::new();
+    let mut used: BTreeMap<&str, PoolPlan> = BTreeMap::new();
+    for (listener, protocol) in of_kind(file, Protocol::is_l4) {
+        misplaced(listener, protocol, problems);
+        if let Some(protocol) = &listener.protocol {
+            let word = protocol.value.word();
+            if mode.is_none() {
+                let why = format!("{word} is carried by the kernel, and datapath.xdp is \"off\"");
+                problems.error(&protocol.place, why);
+            } else if keys.interfaces.is_empty() {
+                let why = format!("{word} is carried by the kernel, and datapath.interfaces is empty");
+                problems.error(&protocol.place, why);
+            }
+        }
+        let Some(pool) = &listener.pool else {
+            problems.error(&listener.place, "missing pool: the [pools.NAME] that takes this listener's connections");
+            continue;
+        };
+        let Some(pool) = names.pool(pool) else { continue };
+        if used.insert(&pool.name.value, pools::kernel(pool)).is_none() {
+            carriable(pool, listener, problems);
+        }
+        for address in &listener.addresses {
+            vip(address, pool, problems);
+            vips.push(VipPlan {
+                listener: listener.name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
+                address: address.value,
+                proto: if protocol == Protocol::Tcp { Proto::Tcp } else { Proto::Udp },
+                pool: pool.name.value.clone(),
+                snat: flag(&listener.snat, true),
+            });
+        }
+    }
+    capacity(&vips, used.len(), file, problems);
+    interfaces(file, problems);
+    let snat_ports = keys.snat_ports.as_ref().map_or(10_240..=32_767, |ports| ports.value.clone());
+    if let Some(local) = &host.local_ports
+        && vips.iter().any(|vip| vip.snat)
+        && snat_ports.start() <= local.end()
+        && local.start() <= snat_ports.end()
+    {
+        // Replies to the host's own connections would look like replies to flows.
+        let nowhere = Place { offset: 0, path: "datapath.snat_ports".to_owned() };
+        let place = keys.snat_ports.as_ref().map_or(&nowhere, |ports| &ports.place);
+        let (first, last, low, high) = (snat_ports.start(), snat_ports.end(), local.start(), local.end());
+        let message =
+            format!("{first}-{last} overlaps this host's own ports {low}-{high} (net.ipv4.ip_local_port_range)");
+        problems.error(place, message);
+    }
+    let xdp = mode?;
+    if keys.interfaces.is_empty() {
+        return None;
+    }
+    let local_vips = local_vips(file, problems);
+    Some(DatapathPlan {
+        interfaces: keys.interfaces.iter().map(|name| name.value.clone()).collect(),
+        xdp,
+        pin_root: keys.pin_root.as_ref().map_or_else(|| PathBuf::from(PIN_ROOT), |path| path.value.clone()),
+        flows: u32::try_from(number(&keys.flows, FLOWS)).unwrap_or(u32::MAX),
+        hash_seed: keys.hash_seed.as_ref().map(|seed| seed.value),
+        snat_ports,
+        detach_on_exit: flag(&keys.detach_on_exit, false),
+        vips,
+        pools: used.into_values().collect(),
+        local_vips,
+    })
+}
+
+fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
+    let word = protocol.word();
+    listener
+        .http3
+        .iter()
+        .for_each(|at| problems.error(&at.place, format!("is for https listeners, this one is {word}")));
+    listener
+        .tls
+        .iter()
+        .for_each(|tls| problems.error(&tls.place, format!("is for https listeners, this one is {word}")));
+}
+
+/// Whether the kernel can balance over this pool at all.
+fn carriable(pool: &Pool, listener: &Listener, problems: &Problems) {
+    let user = &listener.place.path;
+    if let Some(algorithm) = pool.algorithm.as_ref().filter(|at| at.value != Algorithm::Maglev) {
+        let message =
+            format!("\"round-robin\" is for routes; {user} uses this pool at L4, where it must be \"maglev\"");
+        problems.error(&algorithm.place, message);
+    }
+    if pool.backends.len() > MAX_BACKENDS {
+        let message =
+            format!("{} backends: at most {MAX_BACKENDS} in a pool that {user} uses at L4", pool.backends.len());
+        problems.error(&pool.name.place, message);
+    }
+    for backend in &pool.backends {
+        if let Some(builtin) = &backend.builtin {
+            let message = format!("\"welcome\" is for routes; {user} uses this pool at L4, out of the process's reach");
+            problems.error(&builtin.place, message);
+        }
+        if let Some(address) = backend.address.as_ref().filter(|at| at.value.ip().to_canonical().is_loopback()) {
+            let message = format!("{} is on loopback, where the kernel datapath of {user} cannot send", address.value);
+            problems.error(&address.place, message);
+        }
+    }
+}
+
+fn vip(address: &At<std::net::SocketAddr>, pool: &Pool, problems: &Problems) {
+    let ip = address.value.ip();
+    if ip.is_unspecified() || ip.is_multicast() || ip.to_canonical().is_loopback() {
+        problems.error(&address.place, format!("{ip} cannot be a VIP: expected an address that packets are sent to"));
+    }
+    if address.value.port() == 0 {
+        problems.error(&address.place, "port 0 cannot be a VIP: expected 1 to 65535");
+    }
+    let other = pool.backends.iter().filter_map(|backend| backend.address.as_ref());
+    if let Some(backend) = other.into_iter().find(|backend| backend.value.is_ipv4() != address.value.is_ipv4()) {
+        let message = format!(
+            "forward = \"nat\" keeps the address family: VIP {} and {} {} differ",
+            address.value, backend.place.path, backend.value
+        );
+        problems.error(&address.place, message);
+    }
+}
+
+fn capacity(vips: &[VipPlan], pools: usize, file: &File, problems: &Problems) {
+    let place = Place { offset: 0, path: "listeners".to_owned() };
+    if vips.len() > MAX_VIPS {
+        problems.error(&place, format!("{} VIPs: at most {MAX_VIPS}", vips.len()));
+    }
+    if pools > MAX_POOLS {
+        problems.error(&place, format!("{pools} pools at L4 of {}: at most {MAX_POOLS}", file.pools.len()));
+    }
+}
+
+fn interfaces(file: &File, problems: &Problems) {
+    let mut seen: HashMap<&str, &At<String>> = HashMap::new();
+    for interface in &file.datapath.interfaces {
+        if let Some(earlier) = seen.insert(&interface.value, interface) {
+            problems.error(&interface.place, format!("{:?} is {} already", interface.value, earlier.place.path));
+        }
+    }
+}
+
+/// Addresses of L7 listeners that this host must answer for. With the datapath on, sockets are found by lookup, so a
+/// port must be known: 0 would match nothing.
+fn local_vips(file: &File, problems: &Problems) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for (listener, _) in of_kind(file, |protocol| !protocol.is_l4()) {
+        for address in &listener.addresses {
+            let ip = address.value.ip();
+            if address.value.port() == 0 {
+                problems.error(&address.place, "port 0 (any free port) is impossible while datapath.interfaces is set");
+            }
+            if !ip.is_unspecified() && !ip.to_canonical().is_loopback() && !found.contains(&ip) {
+                found.push(ip);
+            }
+        }
+    }
+    found
+}

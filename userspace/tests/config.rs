@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! Configuration files, through the library: what is refused and in which words, and that what `--dump` prints means the
+//! same as what was read.
+
+use std::path::{Path, PathBuf};
+
+use expressgateway::config::{self, dump::dump};
+
+#[path = "config/mutate.rs"]
+mod mutate;
+#[path = "config/wrong.rs"]
+mod wrong;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn shipped() -> Vec<PathBuf> {
+    let examples = std::fs::read_dir(repository().join("config/examples")).unwrap();
+    let mut files: Vec<PathBuf> = examples.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|kind| kind == "toml"));
+    files.push(repository().join("config/default.toml"));
+    assert!(files.len() >= 3, "{files:?}");
+    files
+}
+
+#[test]
+fn every_wrong_file_is_refused_in_exactly_these_words() {
+    for (text, expected) in wrong::FILES {
+        let error = config::from_text("f.toml", Path::new("/nonexistent"), text).expect_err(text);
+        let expected: Vec<&str> = expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        assert_eq!(error.lines(), expected, "for\n{text}");
+    }
+}
+
+#[test]
+fn every_shipped_file_means_the_same_after_a_dump() {
+    for path in shipped() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let plan =
+            config::from_text("shipped", &repository(), &text).unwrap_or_else(|error| panic!("{path:?}\n{error}")).plan;
+        let dumped = dump(&plan).unwrap();
+        let again =
+            config::from_text("dumped", &repository(), &dumped).unwrap_or_else(|error| panic!("{error}\n{dumped}"));
+        assert_eq!(again.plan, plan, "{path:?}\n{dumped}");
+        assert_eq!(dump(&again.plan).unwrap(), dumped);
+    }
+}
+
+#[test]
+fn every_key_survives_a_dump() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["example.com".to_owned()]).unwrap();
+    std::fs::write(directory.path().join("a.pem"), made.cert.pem()).unwrap();
+    std::fs::write(directory.path().join("a.key"), made.signing_key.serialize_pem()).unwrap();
+    let text = include_str!("config/everything.toml");
+    let plan = config::from_text("everything", directory.path(), text).unwrap_or_else(|error| panic!("{error}")).plan;
+    let dumped = dump(&plan).unwrap();
+    // Read from elsewhere: paths must have become absolute.
+    let again =
+        config::from_text("dumped", Path::new("/"), &dumped).unwrap_or_else(|error| panic!("{error}\n{dumped}"));
+    assert_eq!(again.plan, plan, "{dumped}");
+    assert!(!format!("{plan:?}").contains("PRIVATE"), "a plan's debug text shows a key");
+}
+
+#[test]
+fn defaults_are_those_of_the_documents() {
+    let text = "[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nprotocol = \"http\"\n\
+                [[routes]]\nlistener = \"a\"\npool = \"p\"\n[[pools.p.backends]]\naddress = \"127.0.0.1:2\"\n";
+    let plan = config::from_text("f", Path::new("/"), text).unwrap().plan;
+    assert_eq!(plan.runtime.workers, 0);
+    assert_eq!(plan.runtime.drain_timeout.as_millis(), 10_000);
+    assert_eq!(plan.runtime.drain_settle.as_millis(), 0);
+    assert_eq!(plan.observability.metrics_bind, "127.0.0.1:9090".parse().unwrap());
+    assert_eq!(plan.observability.log, "info");
+    assert_eq!(plan.datapath, None);
+    assert_eq!(plan.edge.listeners[0].routes[0].path, "/");
+    assert_eq!(plan.edge.pools[0].backends[0].name, "127.0.0.1:2");
+    assert_eq!(plan.edge.pools[0].backends[0].weight, 1);
+}
+
+#[test]
+fn what_has_no_effect_is_noted_and_not_refused() {
+    let text = "[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nprotocol = \"http\"\n\
+                [[routes]]\nlistener = \"a\"\npool = \"p\"\n[[pools.p.backends]]\naddress = \"127.0.0.1:2\"\n\
+                [[pools.q.backends]]\naddress = \"127.0.0.1:3\"\n";
+    let loaded = config::from_text("f", Path::new("/"), text).unwrap();
+    assert_eq!(loaded.notes, ["f:10:9: pools.q: no listener and no route uses this pool"]);
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_text_is_an_error_that_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("none.toml");
+    let error = config::load(&missing).unwrap_err().to_string();
+    assert_eq!(error, format!("{}: cannot open: No such file or directory (os error 2)", missing.display()));
+    let binary = directory.path().join("b.toml");
+    std::fs::write(&binary, b"a = 1\nb = \xff\n").unwrap();
+    let error = config::load(&binary).unwrap_err().to_string();
+    assert_eq!(error, format!("{}:2:5: not UTF-8, as TOML must be", binary.display()));
+}
+
+/// The fuzz body, run for two seconds from a fixed seed over everything that ships and everything that is refused.
+#[test]
+fn no_text_panics_the_reader_and_no_accepted_text_changes_by_a_dump() {
+    let mut corpus: Vec<String> = shipped().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    corpus.extend(wrong::FILES.iter().map(|(text, _)| (*text).to_owned()));
+    let runs = mutate::run(corpus, std::time::Duration::from_secs(2), 0x5eed, |text| {
+        let Ok(loaded) = config::from_text("f", Path::new("/nonexistent"), text) else { return false };
+        let dumped = dump(&loaded.plan).unwrap();
+        let again = config::from_text("dumped", Path::new("/"), &dumped)
+            .unwrap_or_else(|error| panic!("{error}\n{dumped}\n{text}"));
+        assert_eq!(again.plan, loaded.plan, "{text}\n{dumped}");
+        true
+    });
+    assert!(runs.total > 100 && runs.accepted > 10, "{runs:?}");
+}
