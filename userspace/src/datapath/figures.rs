@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! What the kernel counted, under the operator's names.
+//!
+//! Telemetry holds a `FiguresReader` and reads at each scrape; nothing is sampled in between. Numbers come from the
+//! per-CPU maps, names from the tables, so a VIP that a reload removed is gone from the next reading.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use eg_skel::Maps;
+use eg_skel::abi::{BackendState, Count, Drop as DropReason, Meta, Miss, Stats};
+use eg_skel::maps::Totals;
+
+use super::error::DatapathError;
+use super::sync::Tables;
+use crate::config::plan::Proto;
+
+/// One reading.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    pub vips: Vec<VipFigures>,
+    pub backends: Vec<BackendFigures>,
+    /// received = forwarded + passed + dropped
+    pub totals: Totals,
+    pub drops: Vec<(DropReason, Count)>,
+    pub misses: Vec<(Miss, u64)>,
+    /// Events that the kernel side did not send: over the rate, or nobody read them.
+    pub events_lost: u64,
+    /// Of the configuration applied last.
+    pub generation: u64,
+}
+
+/// A VIP's share.
+#[derive(Clone, Debug)]
+pub struct VipFigures {
+    pub listener: String,
+    pub address: SocketAddr,
+    pub proto: Proto,
+    pub pool: String,
+    pub stats: Stats,
+}
+
+/// A backend's share, draining ones included.
+#[derive(Clone, Debug)]
+pub struct BackendFigures {
+    pub pool: String,
+    pub name: String,
+    pub address: SocketAddr,
+    pub state: BackendState,
+    /// Whether its next hop is known.
+    pub resolved: bool,
+    pub stats: Stats,
+}
+
+/// Reads the figures; cheap to clone, outlives the datapath without harm.
+#[derive(Clone)]
+pub struct FiguresReader {
+    maps: Arc<Maps>,
+    tables: Arc<Mutex<Tables>>,
+}
+
+impl FiguresReader {
+    pub(crate) fn new(maps: Arc<Maps>, tables: Arc<Mutex<Tables>>) -> FiguresReader {
+        FiguresReader { maps, tables }
+    }
+
+    /// Some thousand small system calls, a few milliseconds.
+    ///
+    /// # Errors
+    /// The map that could not be read.
+    pub fn read(&self) -> Result<Figures, DatapathError> {
+        let (mut vips, mut backends) = (Vec::new(), Vec::new());
+        {
+            let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            for (key, entry) in &tables.vips {
+                vips.push(VipFigures {
+                    listener: entry.listener.clone(),
+                    address: key.0,
+                    proto: if key.1 == eg_skel::abi::PROTO_UDP { Proto::Udp } else { Proto::Tcp },
+                    pool: entry.pool.clone(),
+                    stats: self.maps.vip_stats.sum(entry.id)?,
+                });
+            }
+            for (key, entry) in &tables.backends {
+                backends.push(BackendFigures {
+                    pool: key.pool.clone(),
+                    name: key.name.clone(),
+                    address: key.address,
+                    state: BackendState::from_code(entry.value.state.into()).unwrap_or(BackendState::None),
+                    resolved: entry.value.ifindex != 0,
+                    stats: self.maps.backend_stats.sum(entry.id)?,
+                });
+            }
+        }
+        let drops = DropReason::ALL.iter().map(|reason| Ok((*reason, self.maps.drops.sum(reason.code())?)));
+        let misses = Miss::ALL.iter().map(|miss| Ok((*miss, self.maps.misses.sum(miss.code())?)));
+        let Meta { generation, .. } = self.maps.meta.get(0)?;
+        Ok(Figures {
+            vips,
+            backends,
+            totals: self.maps.totals()?,
+            drops: drops.collect::<Result<_, DatapathError>>()?,
+            misses: misses.collect::<Result<_, DatapathError>>()?,
+            events_lost: self.maps.events_lost.sum(0)?,
+            generation,
+        })
+    }
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! What the maps hold, and how they come to hold what a plan wants, make before break.
+//!
+//! `Datapath` calls the steps in order: `add_backends`, `next_hops`, `commit_members`, `add_vips`, `retire`. A failure at any step leaves a working state behind: old rings and old VIPs until the new ones are whole.
+//! The keeper calls `next_hops`, `rings` and `expire` later on.
+//!
+//! Numbers are stable: a VIP is known by address, port and protocol, a pool by its name, a backend by pool, name and
+//! address, and each keeps its number, epoch and generation across reloads and, read back from the maps (`adopt`),
+//! across restarts. So a restart with the same configuration changes no entry that a flow refers to.
+
+mod adopt;
+mod ids;
+mod retire;
+mod rings;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use eg_skel::Maps;
+use eg_skel::abi::{self, Addr, Backend, BackendState, Pool, Vip, VipKey};
+
+use super::error::DatapathError;
+use super::names::{Kind, Names, stored};
+use super::neigh::Resolution;
+use crate::config::plan::{DatapathPlan, PoolPlan, Proto, VipPlan};
+use ids::Ids;
+
+/// The state of the maps, as this process wrote or found it.
+pub(crate) struct Tables {
+    pub(super) maps: Arc<Maps>,
+    names: Names,
+    /// For pools made by this process: the plan's seed, or a random one.
+    seed: [u8; 16],
+    pub(super) vips: BTreeMap<(SocketAddr, u8), VipEntry>,
+    pub(super) pools: BTreeMap<String, PoolEntry>,
+    pub(super) backends: BTreeMap<BackendKey, BackendEntry>,
+    vip_ids: Ids,
+    pool_ids: Ids,
+    backend_ids: Ids,
+}
+
+/// A backend's identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BackendKey {
+    pub(super) pool: String,
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
+}
+
+pub(super) struct VipEntry {
+    pub(super) id: u32,
+    pub(super) value: Vip,
+    pub(super) listener: String,
+    pub(super) pool: String,
+}
+
+pub(super) struct PoolEntry {
+    pub(super) id: u32,
+    hash_key: [u64; 2],
+    drain_timeout: Duration,
+    /// Whom the ring is built from, with weights.
+    members: Vec<(BackendKey, u32)>,
+    /// The next members, while a change is under way.
+    wanted: Option<Vec<(BackendKey, u32)>>,
+    /// What the ring in the kernel was built from; `None`: unknown or none.
+    built: Option<Vec<(u32, u32)>>,
+}
+
+pub(super) struct BackendEntry {
+    pub(super) id: u32,
+    pub(super) value: Backend,
+    /// When a draining one loses its flows.
+    leaves: Option<Instant>,
+    /// Said last in the log about its next hop.
+    said: Option<Resolution>,
+}
+
+impl BackendEntry {
+    fn is(&self, state: BackendState) -> bool {
+        u32::from(self.value.state) == state.code()
+    }
+
+    fn resolved(&self) -> bool {
+        self.value.ifindex != 0
+    }
+}
+
+/// How long backends drain whose pool is gone too, after a restart that no longer knows the pool.
+const ORPHANS_DRAIN: Duration = Duration::from_secs(60);
+
+impl Tables {
+    /// Reads back what an earlier process left in the maps.
+    pub(crate) fn open(maps: Arc<Maps>, names: Names, seed: [u8; 16]) -> Result<Tables, DatapathError> {
+        let mut tables = Tables {
+            maps,
+            names,
+            seed,
+            vips: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            vip_ids: Ids::new(abi::MAX_VIPS),
+            pool_ids: Ids::new(abi::MAX_POOLS),
+            backend_ids: Ids::new(abi::MAX_BACKENDS),
+        };
+        tables.adopt()?;
+        Ok(tables)
+    }
+
+    /// Whether the plan fits, before anything is changed.
+    pub(crate) fn check(&self, plan: &DatapathPlan) -> Result<(), DatapathError> {
+        let limit = |what, used: usize, most: u32| {
+            let most = most as usize - 1;
+            if used > most { Err(DatapathError::Full { what, limit: most }) } else { Ok(()) }
+        };
+        limit("vips", plan.vips.len(), abi::MAX_VIPS)?;
+        limit("L4 pools", plan.pools.len(), abi::MAX_POOLS)?;
+        limit("backends", plan.pools.iter().map(|pool| pool.backends.len()).sum(), abi::MAX_BACKENDS)?;
+        let mut seen = BTreeSet::new();
+        for vip in &plan.vips {
+            if !seen.insert(vip_key(vip)) {
+                return Err(DatapathError::Plan { problem: format!("vip {} belongs to two listeners", vip.address) });
+            }
+            if !plan.pools.iter().any(|pool| pool.name == vip.pool) {
+                return Err(DatapathError::Plan { problem: format!("vip {}: no pool {:?}", vip.address, vip.pool) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 1: pools and backends that are new exist, known to no ring. A backend that was leaving and is wanted again
+    /// stays.
+    pub(crate) fn add_backends(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
+        if let Some(seed) = plan.hash_seed {
+            self.seed = seed;
+        }
+        plan.pools.iter().try_for_each(|pool| self.add_pool(pool, plan.hash_seed.is_some()))
+    }
+
+    fn add_pool(&mut self, plan: &PoolPlan, seeded: bool) -> Result<(), DatapathError> {
+        let derived = rings::hash_key(&self.seed, &plan.name);
+        let entry = match self.pools.get_mut(&plan.name) {
+            Some(entry) => entry,
+            None => {
+                let id = self
+                    .pool_ids
+                    .take()
+                    .ok_or(DatapathError::Full { what: "L4 pools", limit: abi::MAX_POOLS as usize - 1 })?;
+                self.names.set(Kind::Pool, id, 0, &plan.name)?;
+                self.pools.entry(plan.name.clone()).or_insert(PoolEntry {
+                    id,
+                    hash_key: derived,
+                    drain_timeout: plan.drain_timeout,
+                    members: Vec::new(),
+                    wanted: None,
+                    built: None,
+                })
+            }
+        };
+        // A pool found in the maps keeps its key unless the plan says which it must have.
+        if seeded && entry.hash_key != derived {
+            entry.hash_key = derived;
+            entry.built = None;
+        }
+        entry.drain_timeout = plan.drain_timeout;
+        let pool = entry.id;
+        let mut members = Vec::with_capacity(plan.backends.len());
+        for backend in &plan.backends {
+            let key = BackendKey { pool: plan.name.clone(), name: stored(&backend.name), address: backend.address };
+            self.add_backend(&key, pool)?;
+            members.push((key, backend.weight));
+        }
+        if let Some(entry) = self.pools.get_mut(&plan.name) {
+            entry.wanted = Some(members);
+        }
+        Ok(())
+    }
+
+    fn add_backend(&mut self, key: &BackendKey, pool: u32) -> Result<(), DatapathError> {
+        if let Some(entry) = self.backends.get_mut(key) {
+            if !entry.is(BackendState::Up) {
+                entry.value.state = BackendState::Up.code() as u8;
+                entry.leaves = None;
+                self.maps.backends.set(entry.id, &entry.value)?;
+            }
+            return Ok(());
+        }
+        let id = self
+            .backend_ids
+            .take()
+            .ok_or(DatapathError::Full { what: "backends", limit: abi::MAX_BACKENDS as usize - 1 })?;
+        // What the slot's last owner left behind: the generation that its flows do not have.
+        let generation = self.maps.backends.get(id)?.generation.max(1);
+        let value = Backend {
+            addr: Addr::from(key.address.ip()),
+            port: key.address.port().into(),
+            state: BackendState::Up.code() as u8,
+            generation,
+            ..Backend::default()
+        };
+        self.maps.backend_stats.clear(id)?;
+        self.names.set(Kind::Backend, id, pool, &key.name)?;
+        self.maps.backends.set(id, &value)?;
+        self.backends.insert(key.clone(), BackendEntry { id, value, leaves: None, said: None });
+        Ok(())
+    }
+
+    /// The addresses of every backend that flows may still go to.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let addresses: BTreeSet<IpAddr> = self.backends.keys().map(|key| key.address.ip()).collect();
+        addresses.into_iter().collect()
+    }
+
+    /// How many backends that take flows have no next hop.
+    pub(crate) fn unresolved(&self) -> usize {
+        self.backends.values().filter(|entry| entry.is(BackendState::Up) && !entry.resolved()).count()
+    }
+
+    /// Step 2, and whenever something moved: writes changed next hops at once. A next hop that is being asked for
+    /// again keeps its last MAC; one to which no route leads any more is taken out.
+    pub(crate) fn next_hops(&mut self, found: &HashMap<IpAddr, Resolution>) -> Result<(), DatapathError> {
+        for (key, entry) in &mut self.backends {
+            let Some(resolution) = found.get(&key.address.ip()) else { continue };
+            let mut value = entry.value;
+            match resolution {
+                Resolution::Found(hop) => {
+                    value.ifindex = hop.ifindex;
+                    value.dmac = hop.dmac;
+                    value.smac = hop.smac;
+                    value.source = Addr::from(hop.source);
+                }
+                Resolution::Asking { .. } => {}
+                Resolution::Nowhere(_) => {
+                    value.ifindex = 0;
+                    value.dmac = [0; 6];
+                    value.smac = [0; 6];
+                }
+            }
+            if value != entry.value {
+                entry.value = value;
+                self.maps.backends.set(entry.id, &value)?;
+            }
+            if entry.said.as_ref() != Some(resolution) {
+                say(key, resolution, entry.resolved());
+                entry.said = Some(resolution.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 4: VIPs that are new, or point or forward otherwise now.
+    pub(crate) fn add_vips(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
+        plan.vips.iter().try_for_each(|vip| self.add_vip(vip))
+    }
+
+    fn add_vip(&mut self, plan: &VipPlan) -> Result<(), DatapathError> {
+        let Some(pool) = self.pools.get(&plan.pool).map(|pool| pool.id) else { return Ok(()) };
+        let key = vip_key(plan);
+        let flags = if plan.snat { abi::VIP_SNAT } else { 0 };
+        if let Some(entry) = self.vips.get_mut(&key) {
+            let mut value = entry.value;
+            if value.flags != flags {
+                // Packets of its flows would be rewritten otherwise from now on: they are misses.
+                value.epoch = next_epoch(value.epoch);
+            }
+            value.flags = flags;
+            // Another pool moves new flows only: the old pool's backends drain.
+            value.pool = pool;
+            if value != entry.value {
+                self.maps.vips.set(entry.id, &value)?;
+                entry.value = value;
+            }
+            if entry.listener != plan.listener {
+                self.names.set(Kind::Vip, entry.id, 0, &plan.listener)?;
+            }
+            entry.listener.clone_from(&plan.listener);
+            entry.pool.clone_from(&plan.pool);
+            return Ok(());
+        }
+        let id = self.vip_ids.take().ok_or(DatapathError::Full { what: "vips", limit: abi::MAX_VIPS as usize - 1 })?;
+        let map_key = VipKey::new(plan.address, key.1);
+        let epoch = next_epoch(self.maps.vips.get(id)?.epoch);
+        let value = Vip { addr: map_key.addr, port: map_key.port, proto: map_key.proto, pad: 0, epoch, pool, flags };
+        self.maps.retire_vip_stats(id)?;
+        self.names.set(Kind::Vip, id, 0, &plan.listener)?;
+        self.maps.vips.set(id, &value)?;
+        self.maps.vip_ids.set(&VipKey::any_port(map_key.addr), &0)?;
+        self.maps.vip_ids.set(&map_key, &id)?;
+        let entry = VipEntry { id, value, listener: plan.listener.clone(), pool: plan.pool.clone() };
+        self.vips.insert(key, entry);
+        Ok(())
+    }
+
+    /// The pool's element of `eg_pools`, for `backends` in its ring.
+    fn write_pool(maps: &Maps, entry: &PoolEntry, backends: u32) -> Result<(), DatapathError> {
+        Ok(maps.pools.set(entry.id, &Pool { hash_key: entry.hash_key, backends, pad: 0 })?)
+    }
+}
+
+/// Address, port and IP protocol number.
+fn vip_key(vip: &VipPlan) -> (SocketAddr, u8) {
+    let proto = match vip.proto {
+        Proto::Tcp => abi::PROTO_TCP,
+        Proto::Udp => abi::PROTO_UDP,
+    };
+    (vip.address, proto)
+}
+
+/// Epoch 0 is no VIP.
+fn next_epoch(epoch: u32) -> u32 {
+    epoch.wrapping_add(1).max(1)
+}
+
+fn say(key: &BackendKey, resolution: &Resolution, usable: bool) {
+    let (pool, backend, address) = (&key.pool, &key.name, key.address);
+    match resolution {
+        Resolution::Found(hop) => {
+            tracing::info!(pool, backend, %address, ifindex = hop.ifindex, source = %hop.source, "next hop resolved");
+        }
+        Resolution::Asking { neighbour } if usable => {
+            tracing::debug!(pool, backend, %address, %neighbour, "neighbour does not answer, its last MAC stays in use");
+        }
+        Resolution::Asking { neighbour } => {
+            tracing::info!(pool, backend, %address, %neighbour, "asking for a next hop")
+        }
+        Resolution::Nowhere(why) => tracing::warn!(pool, backend, %address, why, "backend is out of reach"),
+    }
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! The other half of a change: what the plan no longer has leaves, VIPs at once and backends after draining.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use eg_skel::abi::{Backend, BackendState, Vip, VipKey};
+
+use super::super::error::DatapathError;
+use super::super::names::Kind;
+use super::{ORPHANS_DRAIN, PoolEntry, Tables, next_epoch, vip_key};
+use crate::config::plan::DatapathPlan;
+
+impl Tables {
+    /// Step 5: takes out VIPs, pools and backends that are not in the plan.
+    pub(crate) fn retire(&mut self, plan: &DatapathPlan, now: Instant) -> Result<(), DatapathError> {
+        let wanted: BTreeSet<_> = plan.vips.iter().map(vip_key).collect();
+        let gone: Vec<_> = self.vips.keys().filter(|key| !wanted.contains(key)).copied().collect();
+        for key in gone {
+            self.remove_vip(key)?;
+        }
+        self.drain_backends(plan, now)?;
+        let gone: Vec<String> =
+            self.pools.keys().filter(|name| !plan.pools.iter().any(|pool| &pool.name == *name)).cloned().collect();
+        for name in gone {
+            self.remove_pool(&name)?;
+        }
+        Ok(())
+    }
+
+    /// The key first: no new flow; then the epoch: no old one.
+    fn remove_vip(&mut self, key: (std::net::SocketAddr, u8)) -> Result<(), DatapathError> {
+        let Some(entry) = self.vips.remove(&key) else { return Ok(()) };
+        self.maps.vip_ids.delete(&VipKey::new(key.0, key.1))?;
+        if !self.vips.keys().any(|other| other.0.ip() == key.0.ip()) {
+            self.maps.vip_ids.delete(&VipKey::any_port(entry.value.addr))?;
+        }
+        self.maps.vips.set(entry.id, &Vip { epoch: next_epoch(entry.value.epoch), ..Vip::default() })?;
+        self.names.remove(Kind::Vip, entry.id)?;
+        self.vip_ids.give_back(entry.id);
+        Ok(())
+    }
+
+    fn drain_backends(&mut self, plan: &DatapathPlan, now: Instant) -> Result<(), DatapathError> {
+        for (key, entry) in &mut self.backends {
+            let member = |pool: &PoolEntry| pool.members.iter().any(|(member, _)| member == key);
+            let planned = plan.pools.iter().any(|pool| pool.name == key.pool);
+            if planned && self.pools.get(&key.pool).is_some_and(member) {
+                continue;
+            }
+            let drain = self.pools.get(&key.pool).map_or(ORPHANS_DRAIN, |pool| pool.drain_timeout);
+            if !entry.is(BackendState::Draining) {
+                entry.value.state = BackendState::Draining.code() as u8;
+                self.maps.backends.set(entry.id, &entry.value)?;
+                entry.leaves = None;
+                tracing::info!(pool = key.pool, backend = key.name, address = %key.address, ?drain, "backend drains");
+            }
+            entry.leaves.get_or_insert(now + drain);
+        }
+        Ok(())
+    }
+
+    fn remove_pool(&mut self, name: &str) -> Result<(), DatapathError> {
+        let Some(entry) = self.pools.remove(name) else { return Ok(()) };
+        Self::write_pool(&self.maps, &PoolEntry { hash_key: [0; 2], ..entry }, 0)?;
+        self.maps.rings.delete(entry.id)?;
+        self.names.remove(Kind::Pool, entry.id)?;
+        self.pool_ids.give_back(entry.id);
+        Ok(())
+    }
+
+    /// Frees the backends whose time to drain is over: their flows' generation is then another.
+    pub(crate) fn expire(&mut self, now: Instant) -> Result<(), DatapathError> {
+        let over: Vec<_> = self
+            .backends
+            .iter()
+            .filter(|(_, entry)| entry.leaves.is_some_and(|at| at <= now))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in over {
+            let Some(entry) = self.backends.remove(&key) else { continue };
+            let generation = entry.value.generation.wrapping_add(1).max(1);
+            self.maps.backends.set(entry.id, &Backend { generation, ..Backend::default() })?;
+            self.names.remove(Kind::Backend, entry.id)?;
+            self.backend_ids.give_back(entry.id);
+            tracing::info!(pool = key.pool, backend = key.name, address = %key.address, "backend left");
+        }
+        Ok(())
+    }
+}
