@@ -8,5 +8,18 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)
 )]
 
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod datapath;
+pub mod limits;
+pub mod logs;
+pub mod panics;
+pub mod self_signed;
+pub mod snapshot;
+pub mod state;
+pub mod telemetry;
+pub mod vitals;
+pub mod welcome;

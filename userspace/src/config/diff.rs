@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::plan::{DatapathPlan, Plan, Target};
+use super::plan::{DatapathPlan, Plan};
 
 /// One setting or one named thing that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,6 @@ pub fn diff(old: &Plan, new: &Plan) -> Result<Diff, DatapathToggled> {
 }
 
 fn datapath(old: &DatapathPlan, new: &mut DatapathPlan, hot: &mut Vec<Change>, cold: &mut Vec<Change>) {
-    keep(&old.interfaces, &mut new.interfaces, "datapath.interfaces", cold);
     keep(&old.xdp, &mut new.xdp, "datapath.xdp", cold);
     keep(&old.pin_root, &mut new.pin_root, "datapath.pin_root", cold);
     keep(&old.flows, &mut new.flows, "datapath.flows", cold);
@@ -86,6 +85,7 @@ fn datapath(old: &DatapathPlan, new: &mut DatapathPlan, hot: &mut Vec<Change>, c
         cold.push(secret("datapath.hash_seed"));
         new.hash_seed = old.hash_seed;
     }
+    note(&old.interfaces, &new.interfaces, "datapath.interfaces", hot);
     note(&old.detach_on_exit, &new.detach_on_exit, "datapath.detach_on_exit", hot);
     let vip = |vip: &super::plan::VipPlan| format!("{}/{:?}", vip.address, vip.proto).to_lowercase();
     named_by("vip", &old.vips, &new.vips, vip, hot);
@@ -126,11 +126,6 @@ fn named_by<T: PartialEq>(noun: &str, old: &[T], new: &[T], name: impl Fn(&T) ->
     for item in old.iter().filter(|item| !new.iter().any(|later| name(later) == name(item))) {
         push(item, "removed");
     }
-}
-
-/// Whether any pool of this plan has the backend that comes with the process.
-pub fn needs_welcome(plan: &Plan) -> bool {
-    plan.edge.pools.iter().flat_map(|pool| &pool.backends).any(|backend| backend.target == Target::Welcome)
 }
 
 #[cfg(test)]

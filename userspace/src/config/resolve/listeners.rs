@@ -114,6 +114,9 @@ fn certificate(tls: &ListenerTls, host: &Host<'_>, problems: &Problems) -> Certi
     };
     let (cert, key) = (read(&tls.cert, "CERTIFICATE"), read(&tls.key, "PRIVATE KEY"));
     let (Some((cert, cert_pem)), Some((key, key_pem))) = (cert, key) else { return Certificate::SelfSigned };
+    if let Err(error) = eg_l7::tls::Identity::from_pem(&cert_pem.0, &key_pem.0) {
+        problems.error(&tls.place, format!("{cert:?} with {key:?}: {}", crate::app::causes(&error)));
+    }
     Certificate::Files { cert, key, cert_pem, key_pem }
 }
 

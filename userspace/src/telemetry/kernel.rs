@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! What the BPF programs counted, read from their per-CPU maps at each scrape.
+//!
+//! The maps outlive the process, so these counters do not start at 0 with it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use eg_skel::abi::Stats;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::write::{Label, Writer};
+use crate::config::plan::Proto;
+use crate::datapath::{BackendFigures, Figures, VipFigures};
+use crate::vitals::Vitals;
+
+pub(super) struct Kernel(pub(super) Arc<Vitals>);
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kernel")
+    }
+}
+
+impl Collector for Kernel {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(reader) = self.0.figures.load_full() else { return Ok(()) };
+        let mut to = Writer(encoder);
+        let figures = reader.read();
+        // A scrape without these figures must be told from one where they are 0.
+        to.gauge("expressgateway_l4_readable", "1 if the BPF maps could be read.", u64::from(figures.is_ok()))?;
+        match figures {
+            Ok(figures) => {
+                totals(&mut to, &figures)?;
+                vips(&mut to, &figures.vips)?;
+                backends(&mut to, &figures.backends)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the datapath's figures");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn totals(to: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
+    let totals = &figures.totals;
+    let verdicts = [("forwarded", &totals.forwarded), ("passed", &totals.passed), ("dropped", &totals.dropped)];
+    let packets = verdicts.map(|(verdict, count)| (label("verdict", verdict), count.packets));
+    to.counters("expressgateway_l4_packets", "Packets that XDP saw, by verdict.", packets.into())?;
+    let bytes = verdicts.map(|(verdict, count)| (label("verdict", verdict), count.bytes));
+    to.counters("expressgateway_l4_bytes", "Layer 3 bytes that XDP saw, by verdict.", bytes.into())?;
+    let drops = figures.drops.iter().map(|(reason, count)| (label("reason", reason.label()), count.packets));
+    to.counters("expressgateway_l4_drops", "Packets refused, by reason.", drops.collect())?;
+    let misses = figures.misses.iter().map(|(miss, count)| (label("reason", miss.label()), *count));
+    to.counters("expressgateway_l4_flow_misses", "Packets of no valid flow, by reason.", misses.collect())?;
+    to.counter("expressgateway_l4_events_lost", "Sampled events that nobody saw.", figures.events_lost)
+}
+
+fn label(name: &'static str, value: &str) -> Vec<Label> {
+    vec![(name, value.to_owned())]
+}
+
+type Figure = (&'static str, &'static str, fn(&Stats) -> u64);
+
+const VIP: [Figure; 6] = [
+    ("expressgateway_vip_packets", "Packets from clients.", |s| s.packets),
+    ("expressgateway_vip_bytes", "Layer 3 bytes from clients.", |s| s.bytes),
+    ("expressgateway_vip_reply_packets", "Packets to clients.", |s| s.reply_packets),
+    ("expressgateway_vip_reply_bytes", "Layer 3 bytes to clients.", |s| s.reply_bytes),
+    ("expressgateway_vip_flows", "Flows begun.", |s| s.flows),
+    ("expressgateway_vip_drops", "Packets to this VIP that were refused.", |s| s.drops),
+];
+
+fn vips(to: &mut Writer<'_>, vips: &[VipFigures]) -> fmt::Result {
+    for (name, help, figure) in VIP {
+        let values = vips.iter().map(|vip| {
+            let protocol = match vip.proto {
+                Proto::Tcp => "tcp",
+                Proto::Udp => "udp",
+            };
+            let labels = vec![
+                ("listener", vip.listener.clone()),
+                ("address", vip.address.to_string()),
+                ("protocol", protocol.to_owned()),
+            ];
+            (labels, figure(&vip.stats))
+        });
+        to.counters(name, help, values.collect())?;
+    }
+    Ok(())
+}
+
+const BACKEND: [Figure; 5] = [
+    ("expressgateway_backend_packets", "Packets to this backend.", |s| s.packets),
+    ("expressgateway_backend_bytes", "Layer 3 bytes to this backend.", |s| s.bytes),
+    ("expressgateway_backend_reply_packets", "Packets from this backend.", |s| s.reply_packets),
+    ("expressgateway_backend_reply_bytes", "Layer 3 bytes from this backend.", |s| s.reply_bytes),
+    ("expressgateway_backend_flows", "Flows given to this backend.", |s| s.flows),
+];
+
+fn backends(to: &mut Writer<'_>, backends: &[BackendFigures]) -> fmt::Result {
+    let labels = |backend: &BackendFigures| {
+        vec![
+            ("pool", backend.pool.clone()),
+            ("backend", backend.name.clone()),
+            ("address", backend.address.to_string()),
+        ]
+    };
+    for (name, help, figure) in BACKEND {
+        let values = backends.iter().map(|backend| (labels(backend), figure(&backend.stats)));
+        to.counters(name, help, values.collect())?;
+    }
+    let resolved = backends.iter().map(|backend| (labels(backend), u64::from(backend.resolved)));
+    to.gauges("expressgateway_backend_next_hop", "1 while the backend's next hop is known.", resolved.collect())?;
+    let states = backends.iter().map(|backend| {
+        let mut labels = labels(backend);
+        labels.push(("state", backend.state.label().to_owned()));
+        (labels, 1)
+    });
+    to.gauges("expressgateway_backend_state", "Always 1; the label says the backend's state.", states.collect())
+}
