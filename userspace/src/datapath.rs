@@ -48,6 +48,7 @@ use sync::Tables;
 pub use detach::{Detached, detach};
 pub use error::DatapathError;
 pub use figures::{BackendFigures, Figures, FiguresReader, VipFigures};
+pub use names::{Kind, Named, names};
 pub use probe::Capabilities;
 
 /// The folder of pinned links below that of the maps.

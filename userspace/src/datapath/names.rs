@@ -22,7 +22,7 @@ const ENTRIES: u32 = eg_skel::abi::MAX_VIPS + eg_skel::abi::MAX_POOLS + eg_skel:
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// The name is the listener's.
     Vip = 1,
     Pool = 2,
@@ -32,12 +32,20 @@ pub(crate) enum Kind {
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Named {
-    pub(crate) kind: Kind,
-    pub(crate) id: u32,
-    pub(crate) pool: u32,
+pub struct Named {
+    pub kind: Kind,
+    pub id: u32,
+    pub pool: u32,
     /// As `stored` gives it.
-    pub(crate) name: String,
+    pub name: String,
+}
+
+/// What is named under the pins in `folder`; nothing where no process has pinned names there.
+///
+/// # Errors
+/// The map cannot be read: no privilege, or it is another program's.
+pub fn names(folder: &Path) -> Result<Vec<Named>, DatapathError> {
+    if folder.join(NAME).exists() { Names::open(folder)?.all() } else { Ok(Vec::new()) }
 }
 
 /// The map. Key: kind, id. Value: pool id, length, text, all in host byte order.
