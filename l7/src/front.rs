@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The client's side: what a connection speaks, and one adapter per HTTP version to the traits in `stream`.
 
+pub(crate) mod h3;
+
 use crate::worker::{Binding, Live, Worker};
 use std::net::SocketAddr;
 use std::rc::Rc;

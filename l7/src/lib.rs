@@ -18,6 +18,7 @@ mod front;
 pub mod head;
 pub mod listen;
 pub mod observe;
+pub(crate) mod quic;
 pub mod snapshot;
 pub mod steering;
 pub mod stream;

@@ -7,6 +7,7 @@
 pub(crate) mod bind;
 mod tcp;
 
+use crate::quic;
 use crate::steering::Transport;
 use crate::worker::{Binding, Worker};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -63,13 +64,10 @@ pub enum Socket {
 
 /// Starts serving on an endpoint in tasks of its own.
 pub(crate) fn serve(worker: &Rc<Worker>, binding: Rc<Binding>, endpoint: Endpoint) {
-    let Endpoint { socket, retired, .. } = endpoint;
+    let Endpoint { socket, retired, addresses, steered, .. } = endpoint;
     match socket {
         Socket::Tcp(socket) => tcp::serve(worker, binding, socket, retired),
-        Socket::Udp(socket) => {
-            // Nobody serves HTTP/3 yet: close the socket, so that clients hear of it at once (ICMP) and stay on TCP.
-            drop(socket);
-            tracing::warn!(worker = worker.index, listener = &**binding.name(), "HTTP/3 is not built in");
-        }
+        // A steered socket is bound to the wildcard: it hears what was sent to other addresses of this host, too.
+        Socket::Udp(socket) => quic::serve(worker, binding, socket, steered.then_some(addresses), retired),
     }
 }

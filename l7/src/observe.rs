@@ -69,6 +69,8 @@ pub struct Counters {
     pub panics: Count,
     /// Times that accepting paused because the process had no descriptor left.
     pub accept_pauses: Count,
+    /// What its UDP sockets did for HTTP/3.
+    pub quic: QuicCounters,
     /// One entry per listener that this worker has served, in the order of their first appearance; never removed, so that
     /// the sums never fall. Locked when a snapshot is applied and at scrape, never on the request path.
     listeners: Mutex<Vec<Arc<ListenerCounters>>>,
@@ -90,6 +92,39 @@ impl Counters {
         listeners.push(Arc::clone(&new));
         new
     }
+}
+
+/// What one worker counted for QUIC, over all its UDP sockets. Datagrams over calls is how many one system call moved.
+#[derive(Debug, Default)]
+pub struct QuicCounters {
+    /// Handshakes that were completed.
+    pub handshakes: Count,
+    /// Datagrams that came in, after the kernel's coalescing was undone.
+    pub received_datagrams: Count,
+    /// Their bytes.
+    pub received_bytes: Count,
+    /// System calls that received at least one.
+    pub receive_calls: Count,
+    /// Datagrams that went out.
+    pub sent_datagrams: Count,
+    /// Their bytes.
+    pub sent_bytes: Count,
+    /// System calls that sent at least one.
+    pub send_calls: Count,
+    /// Times that the kernel's send buffer was full.
+    pub send_waits: Count,
+    /// Bursts that the kernel refused for another reason; QUIC sends what was in them again.
+    pub send_failures: Count,
+    /// Clients that spoke another version and were told which ones we speak.
+    pub version_negotiations: Count,
+    /// Clients that came during a drain and were turned away.
+    pub refused: Count,
+    /// Datagrams dropped: for an address that is not the listener's.
+    pub foreign_destination: Count,
+    /// Datagrams dropped: no QUIC packet, or one that a client never sends.
+    pub malformed: Count,
+    /// Datagrams dropped: for a connection that is not known here.
+    pub unknown_connection: Count,
 }
 
 const STATUSES: usize = 500;

@@ -5,6 +5,7 @@
 //! rustls; the QUIC side makes its own context from the same PEM bytes. Nothing here reads a file.
 
 mod identity;
+pub(crate) mod quic;
 
 pub use identity::{Identity, IdentityError};
 
