@@ -20,6 +20,20 @@ static __always_inline int event_allowed(void)
 	return gate->sent++ < eg_event_rate;
 }
 
+/* A function of its own so that struct eg_event is in the object's type
+ * information, where layout.rs compares it. */
+static __noinline void event_fill(struct eg_event *event, const struct pkt *p,
+				  __u32 kind, __u32 code)
+{
+	event->key = p->key;
+	event->kind = kind;
+	event->code = code;
+	event->vip = p->vip;
+	event->backend = p->backend;
+	event->ifindex = p->ifindex;
+	event->length = p->len;
+}
+
 static __noinline int event_send(const struct pkt *p, __u32 kind, __u32 code)
 {
 	struct eg_event *event = NULL;
@@ -34,13 +48,7 @@ static __noinline int event_send(const struct pkt *p, __u32 kind, __u32 code)
 			(*lost)++;
 		return 0;
 	}
-	event->key = p->key;
-	event->kind = kind;
-	event->code = code;
-	event->vip = p->vip;
-	event->backend = p->backend;
-	event->ifindex = p->ifindex;
-	event->length = p->len;
+	event_fill(event, p, kind, code);
 	bpf_ringbuf_submit(event, 0);
 	return 0;
 }

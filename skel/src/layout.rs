@@ -1,1 +1,108 @@
 // SPDX-License-Identifier: GPL-3.0-only
+//! Proof, at compile time, that the types of `eg-abi` lie in memory as those of `bpf/abi.h` do: sizes and the offset of
+//! every field, compared with what the compiled objects' type information says. The constants and enum codes, which are
+//! not in it, are compared with the header's text by the tests below.
+
+use std::mem::offset_of;
+
+use eg_abi as abi;
+
+use crate::sock_lookup::types as sock;
+use crate::xdp_ingress::types as xdp;
+
+/// The first struct is ours, the second the generated one; every field of ours is named.
+macro_rules! same_layout {
+    ($(abi::$ours:ident == $module:ident::$theirs:ident { $($field:ident),* })*) => {$(
+        const _: () = {
+            assert!(size_of::<abi::$ours>() == size_of::<$module::$theirs>());
+            $(assert!(offset_of!(abi::$ours, $field) == offset_of!($module::$theirs, $field));)*
+            // A field that is not named above does not compile.
+            const fn _every_field(value: abi::$ours) {
+                let abi::$ours { $($field: _),* } = value;
+            }
+        };
+    )*};
+}
+
+same_layout! {
+    abi::Addr == xdp::eg_addr { b }
+    abi::VipKey == xdp::eg_vip_key { addr, port, proto, pad }
+    abi::Vip == xdp::eg_vip { addr, port, proto, pad, epoch, pool, flags }
+    abi::Backend == xdp::eg_backend { addr, source, port, state, pad, generation, ifindex, dmac, smac }
+    abi::Pool == xdp::eg_pool { hash_key, backends, pad }
+    abi::Slot == xdp::eg_slot { primary, alternate }
+    abi::FlowKey == xdp::eg_flow_key { saddr, daddr, sport, dport, proto, pad }
+    abi::Flow == xdp::eg_flow {
+        addr, port, dir, state, vip, epoch, backend, generation, seen, ifindex, dmac, smac
+    }
+    abi::Stats == xdp::eg_stats { packets, bytes, reply_packets, reply_bytes, flows, drops }
+    abi::Count == xdp::eg_count { packets, bytes }
+    abi::Event == xdp::eg_event { key, kind, code, vip, backend, ifindex, length }
+    abi::Meta == xdp::eg_meta { abi, workers, generation, alive }
+    abi::ListenerKey == sock::eg_listener_key { addr, port, proto, pad }
+    abi::Listener == sock::eg_listener { base, workers }
+    abi::Worker == sock::eg_worker { live, pad }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::abi;
+
+    const HEADER: &str = include_str!("../../bpf/abi.h");
+
+    /// `#define NAME value` or `NAME = value,` in the header.
+    fn header_value(name: &str) -> Option<u32> {
+        HEADER.lines().find_map(|line| {
+            let mut words = line.split([' ', '\t', ',', '=', '(', ')']).filter(|word| !word.is_empty());
+            let first = words.next()?;
+            let word = if first == "#define" { words.next()? } else { first };
+            let value = words.next()?.trim_end_matches('u');
+            (word == name).then(|| value.parse().ok()).flatten()
+        })
+    }
+
+    #[test]
+    fn constants_are_the_headers() {
+        for (name, ours) in [
+            ("EG_ABI", abi::ABI),
+            ("EG_MAX_VIPS", abi::MAX_VIPS),
+            ("EG_MAX_POOLS", abi::MAX_POOLS),
+            ("EG_MAX_BACKENDS", abi::MAX_BACKENDS),
+            ("EG_MAX_WORKERS", abi::MAX_WORKERS),
+            ("EG_MAX_SOCKS", abi::MAX_SOCKS),
+            ("EG_RING_SLOTS", abi::RING_SLOTS),
+            ("EG_VIP_SNAT", abi::VIP_SNAT),
+            ("EG_FLOW_CLAIM", u32::from(abi::FLOW_CLAIM)),
+        ] {
+            assert_eq!(header_value(name), Some(ours), "{name}");
+        }
+    }
+
+    /// Every `PREFIX_LABEL = code` of the header is in the Rust enum under that label, and nothing else is.
+    fn same_codes(prefix: &str, count: Option<&str>, ours: &[(&str, u32)]) {
+        for (label, code) in ours {
+            let name = format!("{prefix}_{}", label.to_uppercase());
+            assert_eq!(header_value(&name), Some(*code), "{name}");
+        }
+        if let Some(count) = count {
+            let next = ours.iter().map(|(_, code)| code + 1).max();
+            assert_eq!(header_value(count), next, "{count}");
+        }
+    }
+
+    #[test]
+    fn enum_codes_are_the_headers() {
+        macro_rules! codes {
+            ($name:ident) => {
+                abi::$name::ALL.iter().map(|v| (v.label(), v.code())).collect::<Vec<_>>()
+            };
+        }
+        same_codes("EG_DROP", Some("EG_DROPS"), &codes!(Drop));
+        same_codes("EG_MISS", Some("EG_MISSES"), &codes!(Miss));
+        same_codes("EG_VERDICT", Some("EG_VERDICTS"), &codes!(Verdict));
+        same_codes("EG_BACKEND", None, &codes!(BackendState));
+        same_codes("EG_FLOW", None, &codes!(FlowDir));
+        same_codes("EG_FLOW", None, &codes!(FlowState));
+        same_codes("EG_EVENT", None, &codes!(EventKind));
+    }
+}
