@@ -1,1 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-only
+//! Tests of the kernel side: what they need, and how they say that it is missing.
+//!
+//! [`packet`] runs single packets through the loaded program (BPF_PROG_TEST_RUN) with frames built and judged by pnet, an
+//! implementation that shares nothing with ours. The tests themselves are in `tests/`.
+
+pub mod packet;
+mod require;
+
+pub use require::{missing, require};

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! What a frame says, read with pnet, and whether a rewrite changed what it should and nothing else.
+
+use std::net::{IpAddr, SocketAddr};
+
+use pnet::packet::Packet as _;
+use pnet::packet::ethernet::{EtherTypes, EthernetPacket};
+use pnet::packet::ipv4::Ipv4Packet;
+use pnet::packet::ipv6::Ipv6Packet;
+use pnet::packet::tcp::{self, TcpPacket};
+use pnet::packet::udp::{self, UdpPacket};
+use pnet::packet::{ipv4, util};
+
+/// A frame's ends and the places of its headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub tcp: bool,
+    pub l4_offset: usize,
+    pub l4_length: usize,
+}
+
+/// L3 bytes as the counters define them: the IP length where it is believable, else all behind the Ethernet header.
+pub fn l3_bytes(frame: &[u8]) -> u64 {
+    let rest = frame.len().saturating_sub(14);
+    let eth = EthernetPacket::new(frame).expect("an Ethernet header");
+    // A group address ends the parse there.
+    if frame[0] & 1 == 1 {
+        return rest as u64;
+    }
+    let claimed = match eth.get_ethertype() {
+        EtherTypes::Ipv4 => Ipv4Packet::new(eth.payload()).filter(|ip| ip.get_version() == 4).and_then(|ip| {
+            let (header, total) = (usize::from(ip.get_header_length()) * 4, usize::from(ip.get_total_length()));
+            (header >= 20 && total >= header).then_some(total)
+        }),
+        EtherTypes::Ipv6 => Ipv6Packet::new(eth.payload())
+            .filter(|ip| ip.get_version() == 6 && !mapped(ip.get_source()) && !mapped(ip.get_destination()))
+            .map(|ip| usize::from(ip.get_payload_length()) + 40),
+        _ => None,
+    };
+    claimed.filter(|claimed| *claimed <= rest).unwrap_or(rest) as u64
+}
+
+fn mapped(ip: std::net::Ipv6Addr) -> bool {
+    ip.to_ipv4_mapped().is_some()
+}
+
+/// Reads a whole TCP or UDP frame; `None` for anything else.
+pub fn read(frame: &[u8]) -> Option<Seen> {
+    let eth = EthernetPacket::new(frame)?;
+    let (source, destination, protocol, offset, length): (IpAddr, IpAddr, u8, usize, usize) = match eth.get_ethertype()
+    {
+        EtherTypes::Ipv4 => {
+            let ip = Ipv4Packet::new(eth.payload())?;
+            let header = usize::from(ip.get_header_length()) * 4;
+            let length = usize::from(ip.get_total_length()).checked_sub(header)?;
+            (ip.get_source().into(), ip.get_destination().into(), ip.get_next_level_protocol().0, 14 + header, length)
+        }
+        EtherTypes::Ipv6 => {
+            let ip = Ipv6Packet::new(eth.payload())?;
+            let (mut next, mut offset) = (ip.get_next_header().0, 54);
+            let end = 54 + usize::from(ip.get_payload_length());
+            while matches!(next, 0 | 43 | 44 | 60) {
+                let size = if next == 44 { 8 } else { 8 + 8 * usize::from(*frame.get(offset + 1)?) };
+                next = *frame.get(offset)?;
+                offset += size;
+            }
+            (ip.get_source().into(), ip.get_destination().into(), next, offset, end.checked_sub(offset)?)
+        }
+        _ => return None,
+    };
+    let ports = frame.get(offset..offset + 4)?;
+    let port = |i: usize| u16::from_be_bytes([ports[i], ports[i + 1]]);
+    (matches!(protocol, 6 | 17) && offset + length <= frame.len()).then_some(Seen {
+        source: SocketAddr::new(source, port(0)),
+        destination: SocketAddr::new(destination, port(2)),
+        tcp: protocol == 6,
+        l4_offset: offset,
+        l4_length: length,
+    })
+}
+
+/// Are all checksums of this frame right (an absent UDP one is)?
+pub fn checksums_hold(frame: &[u8]) -> bool {
+    let Some(seen) = read(frame) else {
+        return false;
+    };
+    let l4 = &frame[seen.l4_offset..seen.l4_offset + seen.l4_length];
+    let ip_holds = !seen.source.is_ipv4()
+        || Ipv4Packet::new(&frame[14..]).is_some_and(|ip| ip.get_checksum() == ipv4::checksum(&ip));
+    let l4_holds = match (seen.tcp, seen.source.ip(), seen.destination.ip()) {
+        (true, IpAddr::V4(s), IpAddr::V4(d)) => {
+            TcpPacket::new(l4).is_some_and(|p| p.get_checksum() == tcp::ipv4_checksum(&p, &s, &d))
+        }
+        (true, IpAddr::V6(s), IpAddr::V6(d)) => {
+            TcpPacket::new(l4).is_some_and(|p| p.get_checksum() == tcp::ipv6_checksum(&p, &s, &d))
+        }
+        (false, IpAddr::V4(s), IpAddr::V4(d)) => UdpPacket::new(l4)
+            .is_some_and(|p| p.get_checksum() == 0 || same(p.get_checksum(), udp::ipv4_checksum(&p, &s, &d))),
+        (false, IpAddr::V6(s), IpAddr::V6(d)) => UdpPacket::new(l4)
+            .is_some_and(|p| p.get_checksum() == 0 || same(p.get_checksum(), udp::ipv6_checksum(&p, &s, &d))),
+        _ => false,
+    };
+    ip_holds && l4_holds
+}
+
+/// Zero and all ones are the same number in ones' complement.
+fn same(there: u16, computed: u16) -> bool {
+    there == computed || (there == 0xffff && computed == 0)
+}
+
+/// Is `out` the frame `input` rewritten: MACs, addresses, ports, one less TTL and fitting checksum changes, every other
+/// byte as it was? A wrong checksum must stay exactly as wrong as it was.
+pub fn is_rewrite(input: &[u8], out: &[u8]) -> Result<(), String> {
+    let (Some(before), Some(after)) = (read(input), read(out)) else {
+        return Err("one of the frames is not TCP or UDP".to_owned());
+    };
+    if input.len() != out.len() || before.l4_offset != after.l4_offset || before.tcp != after.tcp {
+        return Err("the shape changed".to_owned());
+    }
+    let (ttl, v4) = if before.source.is_ipv4() { (22, true) } else { (21, false) };
+    if out[ttl] != input[ttl] - 1 {
+        return Err(format!("ttl {} became {}", input[ttl], out[ttl]));
+    }
+    let check = before.l4_offset + if before.tcp { 16 } else { 6 };
+    let mut may_change: Vec<usize> = (0..12).chain([ttl, check, check + 1]).collect();
+    may_change.extend(before.l4_offset..before.l4_offset + 4);
+    may_change.extend(if v4 { 26..34 } else { 22..54 });
+    may_change.extend(v4.then_some([24, 25]).into_iter().flatten());
+    if let Some(at) = (0..input.len()).find(|at| input[*at] != out[*at] && !may_change.contains(at)) {
+        return Err(format!("byte {at} changed from {:#x} to {:#x}", input[at], out[at]));
+    }
+    let error = |frame: &[u8], seen: &Seen| {
+        let addresses = if v4 { &frame[26..34] } else { &frame[22..54] };
+        let mut segment = addresses.to_vec();
+        segment.extend(&frame[seen.l4_offset..seen.l4_offset + seen.l4_length]);
+        ones(&segment)
+    };
+    let no_udp_checksum = !before.tcp && input[check..check + 2] == [0, 0];
+    if no_udp_checksum && out[check..check + 2] != [0, 0] {
+        return Err("an absent UDP checksum appeared".to_owned());
+    }
+    if !no_udp_checksum && error(input, &before) != error(out, &after) {
+        return Err("the L4 checksum no longer fits".to_owned());
+    }
+    let header = 14..before.l4_offset;
+    if v4 && ones(&input[header.clone()]) != ones(&out[header]) {
+        return Err("the IPv4 checksum no longer fits".to_owned());
+    }
+    Ok(())
+}
+
+/// The ones' complement sum, by pnet (which gives its complement), with one form for zero.
+fn ones(bytes: &[u8]) -> u16 {
+    let sum = !util::checksum(bytes, usize::MAX);
+    if sum == 0xffff { 0 } else { sum }
+}

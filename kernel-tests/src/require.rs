@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! What a test needs of its host. A test that cannot run prints `skipped, because …` and ends; where `EG_REQUIRE` (a comma
+//! list of features) names the feature, that is a failure instead, so that a skip cannot hide on a machine that has it.
+
+use std::path::Path;
+use std::process::Command;
+
+use libbpf_rs::ProgramType;
+use nix::unistd::Uid;
+
+/// May the test go on? Usage: `if !require("xdp") { return; }`.
+///
+/// # Panics
+/// If the feature is missing and `EG_REQUIRE` names it.
+pub fn require(feature: &str) -> bool {
+    let Some(why) = missing(feature) else {
+        return true;
+    };
+    let required = std::env::var("EG_REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|name| name.trim() == feature), "{feature} is required by EG_REQUIRE, but {why}");
+    println!("skipped, because {why}");
+    false
+}
+
+/// Why the host lacks a feature; `None` if it has it. A name that is no kernel feature is taken for a command on PATH.
+pub fn missing(feature: &str) -> Option<String> {
+    let (there, why) = match feature {
+        "root" => (Uid::effective().is_root(), "we are not root".to_owned()),
+        "netns" => (
+            Uid::effective().is_root() && Path::new("/proc/self/ns/net").exists(),
+            "network namespaces need root".to_owned(),
+        ),
+        "bpffs" => (
+            Uid::effective().is_root() && Path::new("/sys/fs/bpf").is_dir(),
+            "there is no /sys/fs/bpf to mount on, or we are not root".to_owned(),
+        ),
+        "xdp" => (loads(ProgramType::Xdp), "this kernel or user may not load XDP programs".to_owned()),
+        "sk_lookup" => (loads(ProgramType::SkLookup), "this kernel or user may not load sk_lookup programs".to_owned()),
+        command => (
+            Command::new("sh")
+                .args(["-c", &format!("command -v {command} >/dev/null")])
+                .status()
+                .is_ok_and(|s| s.success()),
+            format!("{command} is not installed"),
+        ),
+    };
+    (!there).then_some(why)
+}
+
+fn loads(program: ProgramType) -> bool {
+    Uid::effective().is_root() && program.is_supported().unwrap_or(false)
+}
