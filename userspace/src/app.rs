@@ -76,6 +76,9 @@ impl App {
         let admin =
             Admin::bind(bind).await.map_err(|error| fail(&format!("bind the admin server to {bind}"), &error))?;
         let admin_address = admin.address().map_err(|error| fail("ask the admin server's address", &error))?;
+        vitals.news().admin = Some(admin_address);
+        // From here on, so that whoever watches sees 503 on /startupz and not a connection that hangs.
+        tokio::spawn(admin.serve(Arc::clone(&vitals), Arc::new(Metrics::new(&vitals))));
         provide(&mut builder, &plan)?;
         let snapshot = builder.build(&plan, 1).map_err(|error| fail("load certificates", &error))?;
 
@@ -105,9 +108,6 @@ impl App {
 
         vitals.counters.store(Some(Arc::new(edge.counters().to_vec())));
         vitals.figures.store(datapath.as_ref().map(|datapath| Arc::new(datapath.figures())));
-        vitals.news().admin = Some(admin_address);
-        let metrics = Arc::new(Metrics::new(&vitals));
-        tokio::spawn(admin.serve(Arc::clone(&vitals), metrics));
         let app = App { file, logs, vitals, builder, datapath, edge };
         app.announce_addresses();
         app.announce(admin_address, workers);

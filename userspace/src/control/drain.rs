@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The end: say so, let whoever watches notice, stop accepting, let work finish, count what could not.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::app::{App, causes};
 use crate::vitals::Phase;
+
+/// What a worker may take to cut its connections once the time is over. A process that hangs here would be killed by its
+/// supervisor anyway, later and without a word.
+const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) async fn drain(app: App) {
     let App { vitals, edge, datapath, .. } = app;
@@ -18,7 +22,11 @@ pub(super) async fn drain(app: App) {
     let timeout = plan.runtime.drain_timeout;
     tracing::info!(timeout_ms = timeout.as_millis(), "no new connections, waiting for work to finish");
     let began = Instant::now();
-    let drained = edge.drain(began + timeout).await;
+    let Ok(drained) = tokio::time::timeout(timeout + GRACE, edge.drain(began + timeout)).await else {
+        tracing::error!("a worker does not answer, leaving without it");
+        // Unwinding would wait for that worker's thread.
+        std::process::exit(1);
+    };
     let took_ms = began.elapsed().as_millis();
     tracing::info!(shutdown_aborted_connections_total = drained.aborted_connections, took_ms, "drained");
     if let Some(datapath) = datapath
