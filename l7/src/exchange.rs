@@ -5,13 +5,22 @@
 //! the route, picks a backend, moves both bodies at once with at most one frame in hand per direction, keeps the
 //! deadlines, and counts what happened.
 
-mod refuse;
+mod dial;
+pub(crate) mod hygiene;
+mod pump;
+pub(crate) mod refuse;
 
+use crate::back::h1::H1;
+use crate::back::pool::Server;
 use crate::error::Refusal;
+use crate::h1::Bounds;
 use crate::head::Head;
 use crate::observe::Protocol;
-use crate::stream::{Abort, Front};
-use crate::worker::{View, Worker};
+use crate::snapshot::Limits;
+use crate::stream::{Abort, Front, Sink};
+use crate::worker::{View, Watch, Worker};
+use pump::{Ended, Pump};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -36,6 +45,12 @@ pub struct Request {
     pub view: Rc<View>,
 }
 
+impl Request {
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.view.snapshot.limits
+    }
+}
+
 /// How an exchange ended, for the front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -46,13 +61,122 @@ pub struct Outcome {
     pub response: Result<(), Abort>,
 }
 
+/// How one attempt to serve a request ended.
+enum Attempt {
+    /// The response was sent; the flag says whether the request had ended too.
+    Served(bool),
+    /// Nothing was sent to the client yet: it gets this.
+    Refused(Refusal),
+    /// The response cannot be completed, or nobody is there to take it.
+    Broken(Abort),
+}
+
 /// Serves one request.
-pub async fn serve(worker: &Rc<Worker>, request: Request, front: &mut impl Front) -> Outcome {
-    let _ = worker;
-    let refusal = match request.view.listener.routes.find(request.head.path()) {
-        Some(_) => Refusal::NoBackend,
-        None => Refusal::NoRoute,
+pub async fn serve(worker: &Rc<Worker>, mut request: Request, front: &mut impl Front) -> Outcome {
+    hook::maybe_panic(&request.head);
+    let watch = Watch::new(worker);
+    let attempt = match hygiene::request(&mut request) {
+        Ok(()) => attempt(worker, &request, front, &watch).await,
+        Err(refusal) => Attempt::Refused(refusal),
     };
-    let response = refuse::refuse(&request, refusal, front).await;
-    Outcome { request_done: request.end, response }
+    match attempt {
+        Attempt::Served(request_done) => Outcome { request_done, response: Ok(()) },
+        Attempt::Refused(refusal) => {
+            watch.arm(request.limits().idle_body);
+            let response = refuse::refuse(&request, refusal, front, &watch).await;
+            Outcome { request_done: request.end, response }
+        }
+        Attempt::Broken(why) => {
+            let counters = &request.view.counters;
+            if why == Abort::Cancelled { &counters.cancelled_requests } else { &counters.aborted_responses }.add(1);
+            front.abort(why);
+            Outcome { request_done: false, response: Err(why) }
+        }
+    }
+}
+
+async fn attempt(worker: &Rc<Worker>, request: &Request, front: &mut impl Front, watch: &Watch) -> Attempt {
+    let Some(choice) = request.view.choice(request.head.path()) else { return Attempt::Refused(Refusal::NoRoute) };
+    let Some(mut server) = choice.pick(request.peer.ip(), None) else { return Attempt::Refused(Refusal::NoBackend) };
+    let limits = request.limits();
+    let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_fields };
+    let mut reused = server.reuse();
+    let mut tried_another = false;
+    loop {
+        let again = reused.is_some();
+        let io = match reused.take() {
+            Some(io) => {
+                worker.counters.upstream_reuses.add(1);
+                io
+            }
+            None => match dial::dial(worker, server, limits, front, watch).await {
+                Ok(io) => io,
+                Err(dial::Failed::Cancelled(why)) => return Attempt::Broken(why),
+                Err(dial::Failed::Connect) => {
+                    // Nothing of the request has left: another backend may have it, but only one more, so that a dead pool
+                    // answers within two deadlines.
+                    match choice.pick(request.peer.ip(), Some(server)).filter(|_| !tried_another) {
+                        Some(other) => server = other,
+                        None => return Attempt::Refused(Refusal::NoBackend),
+                    }
+                    tried_another = true;
+                    reused = server.reuse();
+                    continue;
+                }
+            },
+        };
+        let mut back = H1::begin(worker, io, &request.head, request.end, bounds);
+        let mut pump = Pump::new(request, watch);
+        let ended = poll_fn(|cx| pump.poll(cx, front, &mut back)).await;
+        match ended {
+            Ended::Complete => {
+                let done = pump.request_done();
+                finish(worker, server, back, limits);
+                return Attempt::Served(done);
+            }
+            // The backend closed a connection that had been idle, just as we wrote to it: RFC 9112 section 9.3.1 lets us
+            // repeat a request that is idempotent and whose body we still have, which is to say that it has none.
+            Ended::Refused(Refusal::BadGateway) if again && !back.answered() && replayable(request) => {
+                worker.counters.upstream_replays.add(1);
+            }
+            Ended::Refused(refusal) => {
+                back.abort(Abort::Cancelled);
+                return Attempt::Refused(refusal);
+            }
+            Ended::Broken(why) => {
+                back.abort(why);
+                return Attempt::Broken(why);
+            }
+        }
+    }
+}
+
+fn finish(worker: &Worker, server: &Server, back: H1, limits: &Limits) {
+    if let Some(io) = back.into_idle() {
+        server.keep(io, worker.now(), limits.upstream_idle);
+    }
+}
+
+/// RFC 9110 section 9.2.2.
+fn replayable(request: &Request) -> bool {
+    request.end && matches!(request.head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE")
+}
+
+/// The way for a test to see that a panic ends one connection alone: with debug assertions on and `EG_TEST_PANIC=1` in the
+/// environment, a request with the field `x-eg-test-panic` panics. Release builds have no such code.
+mod hook {
+    use crate::head::Head;
+
+    #[cfg(debug_assertions)]
+    #[allow(clippy::panic, reason = "this is what the hook is for")]
+    pub(super) fn maybe_panic(head: &Head) {
+        use std::sync::LazyLock;
+        static ARMED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("EG_TEST_PANIC").is_some_and(|v| v == "1"));
+        if *ARMED && head.get("x-eg-test-panic").is_some() {
+            panic!("a test asked for this panic");
+        }
+    }
+
+    #[cfg(not(debug_assertions))]
+    pub(super) fn maybe_panic(_: &Head) {}
 }

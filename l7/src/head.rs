@@ -213,6 +213,11 @@ impl Head {
         self.fields.len()
     }
 
+    /// Bytes of everything that was put in.
+    pub fn size(&self) -> usize {
+        self.text.len()
+    }
+
     /// Whether there is no field.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()

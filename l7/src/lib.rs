@@ -11,11 +11,15 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)
 )]
 
+mod back;
 pub mod edge;
 pub mod error;
 pub mod exchange;
 mod front;
+#[doc(hidden)]
+pub mod h1;
 pub mod head;
+mod io;
 pub mod listen;
 pub mod observe;
 pub(crate) mod quic;

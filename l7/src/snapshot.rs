@@ -5,7 +5,9 @@
 //! Nothing here opens a socket or holds state that changes.
 
 use crate::tls::ServerTls;
-use std::net::SocketAddr;
+use eg_balance::hash;
+use eg_balance::maglev::Table;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +73,12 @@ impl Routes {
 
     /// The route with the longest prefix of `path` (a request's path and query).
     pub fn find(&self, path: &[u8]) -> Option<&Route> {
-        self.0.iter().find(|route| covers(route.path.as_bytes(), path))
+        self.0.get(self.position(path)?)
+    }
+
+    /// Where in [`iter`](Self::iter)'s order that route is.
+    pub(crate) fn position(&self, path: &[u8]) -> Option<usize> {
+        self.0.iter().position(|route| covers(route.path.as_bytes(), path))
     }
 
     /// All routes, longest prefix first.
@@ -98,6 +105,33 @@ pub struct Pool {
     pub algorithm: Algorithm,
     /// Who can be picked.
     pub backends: Vec<Arc<Backend>>,
+    /// For Maglev: which backend owns which slot, and the key of the hash.
+    table: Option<(Table, [u64; 2])>,
+}
+
+impl Pool {
+    /// Builds what picking needs; a Maglev table takes a few milliseconds.
+    pub fn new(name: Arc<str>, algorithm: Algorithm, backends: Vec<Arc<Backend>>) -> Pool {
+        let table = match &algorithm {
+            Algorithm::RoundRobin => None,
+            Algorithm::Maglev { seed } => {
+                let key = hash::pool_key(*seed, &name);
+                let weights: Vec<(&str, u32)> = backends.iter().map(|b| (&*b.name, b.weight)).collect();
+                Some((Table::new(key, &weights), key))
+            }
+        };
+        Pool { name, algorithm, backends, table }
+    }
+
+    /// The backend that serves a client's address, as long as it `takes` requests; the next one if not.
+    pub(crate) fn maglev(&self, client: IpAddr, takes: impl Fn(usize) -> bool) -> Option<usize> {
+        let (table, key) = self.table.as_ref()?;
+        let address = match client {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        table.pick_any(hash::bytes_of(*key, &address.octets()), takes)
+    }
 }
 
 /// How a backend is picked.
@@ -175,7 +209,7 @@ mod tests {
     use super::*;
 
     fn routes(paths: &[&str]) -> Routes {
-        let pool = |path: &str| Pool { name: path.into(), algorithm: Algorithm::RoundRobin, backends: Vec::new() };
+        let pool = |path: &str| Pool::new(path.into(), Algorithm::RoundRobin, Vec::new());
         Routes::new(paths.iter().map(|&p| Route { path: p.into(), pool: Arc::new(pool(p)) }).collect())
     }
 

@@ -5,6 +5,7 @@
 //! it is held across an await or a connection's step. `edge` starts workers and sends them [`Command`]s; `run` is the
 //! thread's body.
 
+mod buffers;
 mod isolate;
 pub(crate) mod run;
 mod view;
@@ -14,13 +15,17 @@ pub use isolate::{Panicked, isolate};
 pub use view::{Binding, Live, View};
 pub use watch::Watch;
 
+use crate::back::pool::Server;
 use crate::observe::Counters;
 use crate::snapshot::Snapshot;
 use crate::steering::LiveGauge;
+use buffers::Buffers;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use watch::Watches;
 
 /// What the tasks of one worker share.
@@ -30,11 +35,14 @@ pub struct Worker {
     /// What this worker counts.
     pub counters: Arc<Counters>,
     pub(crate) gauge: Option<Arc<dyn LiveGauge>>,
+    pub(crate) buffers: Buffers,
+    servers: RefCell<HashMap<SocketAddr, Rc<Server>>>,
     snapshot: RefCell<Arc<Snapshot>>,
     bindings: RefCell<Vec<Rc<Binding>>>,
     watches: RefCell<Watches>,
     phase: Cell<Phase>,
     now: Cell<Instant>,
+    swept: Cell<Instant>,
     live: Cell<u64>,
 }
 
@@ -49,6 +57,9 @@ pub enum Phase {
     Aborting,
 }
 
+/// How often idle connections to backends are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
 impl Worker {
     pub(crate) fn new(
         index: usize,
@@ -60,6 +71,9 @@ impl Worker {
             index,
             counters,
             gauge,
+            buffers: Buffers::default(),
+            servers: RefCell::default(),
+            swept: Cell::new(Instant::now()),
             snapshot: RefCell::new(snapshot),
             bindings: RefCell::default(),
             watches: RefCell::default(),
@@ -109,6 +123,16 @@ impl Worker {
         let now = Instant::now();
         self.now.set(now);
         self.watches.borrow_mut().wake_expired(now);
+        if now.saturating_duration_since(self.swept.get()) >= SWEEP {
+            self.swept.set(now);
+            let most = self.snapshot.borrow().limits.upstream_keep_alive;
+            self.servers.borrow().values().for_each(|server| server.sweep(now, most));
+        }
+    }
+
+    /// The server at that address, made if it is new.
+    fn server(&self, address: SocketAddr) -> Rc<Server> {
+        Rc::clone(self.servers.borrow_mut().entry(address).or_insert_with(|| Server::new(address)))
     }
 
     /// Takes a new snapshot: bindings see it from their next request on; those that are
@@ -123,6 +147,8 @@ impl Worker {
             listener.is_some()
         });
         drop(bindings);
+        // Backends that no view names any more take their idle connections with them.
+        self.servers.borrow_mut().retain(|_, server| Rc::strong_count(server) > 1);
         *self.snapshot.borrow_mut() = snapshot;
         self.watches.borrow_mut().wake_all();
     }

@@ -119,7 +119,7 @@ impl Builder {
             Algorithm::RoundRobin => eg_l7::Algorithm::RoundRobin,
             Algorithm::Maglev => eg_l7::Algorithm::Maglev { seed: self.seed },
         };
-        Ok(eg_l7::Pool { name: plan.name.as_str().into(), algorithm, backends })
+        Ok(eg_l7::Pool::new(plan.name.as_str().into(), algorithm, backends))
     }
 }
 

@@ -5,12 +5,28 @@ use super::Request;
 use crate::error::Refusal;
 use crate::head::{Head, HeadError};
 use crate::stream::{Abort, Front};
+use crate::worker::{Phase, Watch};
 use bytes::Bytes;
 use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 
-/// Sends the refusal and counts it.
-pub(super) async fn refuse(request: &Request, refusal: Refusal, front: &mut impl Front) -> Result<(), Abort> {
-    let sent = send(request.head.method() == b"HEAD", refusal, front).await;
+/// Sends the refusal, until the watch's deadline, and counts it.
+pub(super) async fn refuse(
+    request: &Request,
+    refusal: Refusal,
+    front: &mut impl Front,
+    watch: &Watch,
+) -> Result<(), Abort> {
+    let sent = {
+        let mut sending = pin!(send(request.head.method() == b"HEAD", refusal, front));
+        poll_fn(|cx| match sending.as_mut().poll(cx) {
+            Poll::Pending if watch.expired(cx) => Poll::Ready(Err(Abort::Timeout)),
+            Poll::Pending if watch.worker().phase() == Phase::Aborting => Poll::Ready(Err(Abort::Internal)),
+            poll => poll,
+        })
+        .await
+    };
     if let Err(why) = sent {
         front.abort(why);
     }

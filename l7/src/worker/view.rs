@@ -2,8 +2,9 @@
 //! A listener as one worker sees it, and the connections that are open on it.
 
 use super::Worker;
+use crate::back::pool::Choice;
 use crate::observe::{ListenerCounters, Protocol};
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{Listener, Route, Snapshot};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,17 +20,29 @@ pub struct View {
     pub counters: Arc<ListenerCounters>,
     /// The Alt-Svc value that tells HTTP/1 and HTTP/2 clients of HTTP/3 on the same port (RFC 7838 section 3).
     pub alt_svc: Option<String>,
+    /// In the order of the listener's routes.
+    choices: Vec<Rc<Choice>>,
 }
 
 impl View {
     pub(super) fn new(worker: &Worker, listener: &Arc<Listener>, snapshot: &Arc<Snapshot>) -> Rc<View> {
         let port = listener.addresses.first().filter(|_| listener.scheme.http3()).map(|address| address.port());
+        let choice =
+            |route: &Route| Rc::new(Choice::new(worker, &route.pool, |backend| worker.server(backend.address)));
         Rc::new(View {
+            choices: listener.routes.iter().map(choice).collect(),
             counters: worker.counters.listener(&listener.name),
             listener: Arc::clone(listener),
             snapshot: Arc::clone(snapshot),
             alt_svc: port.map(|port| format!("h3=\":{port}\"; ma=86400")),
         })
+    }
+}
+
+impl View {
+    /// The pool for a request's path, as this worker sees it.
+    pub(crate) fn choice(&self, path: &[u8]) -> Option<&Rc<Choice>> {
+        self.choices.get(self.listener.routes.position(path)?)
     }
 }
 
