@@ -11,7 +11,7 @@ use crate::snapshot::{Listener, Snapshot};
 use crate::steering::{Steering, Transport};
 use socket2::{Domain, Protocol, SockAddr, Type};
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -78,7 +78,9 @@ pub(crate) fn bind(
         let address = addresses.first().copied().unwrap_or_else(|| SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
         let at = match (steering.is_some(), place.transport) {
             (false, _) => address,
-            (true, Transport::Tcp) => SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
+            // Linux makes a socket bound to ::1 IPv6 only, whatever IPV6_V6ONLY says (__inet6_bind), and socket lookup then refuses
+            // it IPv4 connections. One bound to the mapped loopback address takes both.
+            (true, Transport::Tcp) => SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0)),
             (true, Transport::Udp) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port())),
         };
         let (socket, bound) = socket(place.transport, at, steering.is_some()).map_err(|source| EdgeError::Bind {
