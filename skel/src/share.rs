@@ -63,7 +63,8 @@ pub fn reuse_pinned(object: &mut OpenObject, dir: &Path) -> Result<Vec<String>, 
         }
         let pin = |source| ShareError::Pin { path: path.clone(), source };
         let pinned = MapHandle::from_pinned_path(&path).map_err(pin)?;
-        let flags = pinned.info().map_err(pin)?.flags().bits() as u32;
+        // Not MapInfo::flags(): libbpf-rs 0.27 drops the bits that it has no name for, BPF_F_MMAPABLE among them.
+        let flags = pinned.info().map_err(pin)?.info.map_flags;
         let same = [
             ("type", u32::from(pinned.map_type()), u32::from(map.map_type())),
             ("key size", pinned.key_size(), map.key_size()),
