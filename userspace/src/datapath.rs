@@ -105,7 +105,8 @@ impl Datapath {
         let keeper = Keeper {
             maps: Arc::clone(&loaded.maps),
             tables: Arc::clone(&tables),
-            neigh: Neigh::new(netlink.clone()),
+            // A socket of its own: the kernel refuses a second dump on one that has a dump under way.
+            neigh: Neigh::new(Netlink::open()?),
             changes: Netlink::changes()?,
             events: Events::open(&loaded.maps.events)?,
             applied: Arc::clone(&applied),

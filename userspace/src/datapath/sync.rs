@@ -60,8 +60,9 @@ pub(super) struct PoolEntry {
     pub(super) id: u32,
     hash_key: [u64; 2],
     drain_timeout: Duration,
-    /// Whom the ring is built from, with weights.
-    members: Vec<(BackendKey, u32)>,
+    /// Whom the ring is built from, with weights. `None`: nothing was committed by this process yet, and a ring that
+    /// an earlier one built stays as it is.
+    members: Option<Vec<(BackendKey, u32)>>,
     /// The next members, while a change is under way.
     wanted: Option<Vec<(BackendKey, u32)>>,
     /// What the ring in the kernel was built from; `None`: unknown or none.
@@ -152,7 +153,7 @@ impl Tables {
                     id,
                     hash_key: derived,
                     drain_timeout: plan.drain_timeout,
-                    members: Vec::new(),
+                    members: None,
                     wanted: None,
                     built: None,
                 })

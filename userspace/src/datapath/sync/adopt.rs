@@ -42,7 +42,7 @@ impl Tables {
             id: named.id,
             hash_key: value.hash_key,
             drain_timeout: ORPHANS_DRAIN,
-            members: Vec::new(),
+            members: None,
             wanted: None,
             built: None,
         };

@@ -43,7 +43,7 @@ impl Tables {
 
     fn drain_backends(&mut self, plan: &DatapathPlan, now: Instant) -> Result<(), DatapathError> {
         for (key, entry) in &mut self.backends {
-            let member = |pool: &PoolEntry| pool.members.iter().any(|(member, _)| member == key);
+            let member = |pool: &PoolEntry| pool.members.iter().flatten().any(|(member, _)| member == key);
             let planned = plan.pools.iter().any(|pool| pool.name == key.pool);
             if planned && self.pools.get(&key.pool).is_some_and(member) {
                 continue;

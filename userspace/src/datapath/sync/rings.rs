@@ -22,8 +22,8 @@ impl Tables {
     /// that no ring lost its old members before the new ones had next hops.
     pub(crate) fn commit_members(&mut self) -> Result<(), DatapathError> {
         for pool in self.pools.values_mut() {
-            if let Some(wanted) = pool.wanted.take() {
-                pool.members = wanted;
+            if pool.wanted.is_some() {
+                pool.members = pool.wanted.take();
             }
         }
         self.rings()
@@ -32,12 +32,13 @@ impl Tables {
     /// Rebuilds the rings whose usable members have changed.
     pub(crate) fn rings(&mut self) -> Result<(), DatapathError> {
         for (name, pool) in &mut self.pools {
-            let members = pool.members.iter().filter_map(|(key, weight)| {
+            let Some(members) = &pool.members else { continue };
+            let taking = members.iter().filter_map(|(key, weight)| {
                 let entry = self.backends.get(key)?;
                 let usable = entry.is(BackendState::Up) && entry.resolved() && *weight > 0;
                 usable.then_some(((key.name.as_str(), *weight), (entry.id, *weight)))
             });
-            let (named, usable): (Vec<_>, Vec<_>) = members.unzip();
+            let (named, usable): (Vec<_>, Vec<_>) = taking.unzip();
             if pool.built.as_ref() == Some(&usable) {
                 continue;
             }
@@ -45,7 +46,7 @@ impl Tables {
                 self.maps.rings.set(pool.id, &slots(pool.hash_key, &named, &usable))?;
             }
             Self::write_pool(&self.maps, pool, usable.len() as u32)?;
-            tracing::info!(pool = name, backends = usable.len(), members = pool.members.len(), "ring built");
+            tracing::info!(pool = name, backends = usable.len(), members = members.len(), "ring built");
             pool.built = Some(usable);
         }
         Ok(())
