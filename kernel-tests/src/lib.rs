@@ -2,9 +2,11 @@
 //! Tests of the kernel side: what they need, and how they say that it is missing.
 //!
 //! [`packet`] runs single packets through the loaded program (BPF_PROG_TEST_RUN) with frames built and judged by pnet, an
-//! implementation that shares nothing with ours. The tests themselves are in `tests/`.
+//! implementation that shares nothing with ours. [`topology`] builds small networks of namespaces with real sockets around
+//! the built gateway. The tests themselves are in `tests/`.
 
 pub mod packet;
 mod require;
+pub mod topology;
 
 pub use require::{missing, require};

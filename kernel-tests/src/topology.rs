@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! Small networks of namespaces with real sockets: a client, a gateway, backends, IPv4 and IPv6 on every link.
+//!
+//! Tests under `tests/topology*` build one, start the built `expressgateway` in its gateway and talk to it as clients
+//! and backends do. Every name is unique to the process and the topology, and everything is removed on drop, also when
+//! a test panics.
+//!
+//! Two shapes. *Two arms*: the client on one side of the gateway, each backend on a link of its own on the other.
+//! *One arm*: all on one switch, the gateway with a single interface.
+//!
+//! veth has traps that make frames vanish silently: a frame that XDP sends arrives only if the receiving end runs an XDP
+//! program too (so every end that may receive one runs XDP_PASS), and senders must compute checksums themselves.
+
+pub mod config;
+pub mod echo;
+pub mod expect;
+pub mod gateway;
+mod netns;
+mod pass;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub use netns::Netns;
+use pass::Pass;
+
+/// How the gateway is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arms {
+    One,
+    Two,
+}
+
+/// The network. VIPs are `vip(version)`, on the client's link, so that the gateway must answer for them.
+pub struct Topology {
+    pub client: Netns,
+    pub gateway: Netns,
+    pub backends: Vec<Netns>,
+    /// The gateway's interfaces, for `datapath.interfaces`.
+    pub interfaces: Vec<String>,
+    /// Removed on drop with all that is pinned below.
+    pub pin_root: PathBuf,
+    arms: Arms,
+    _switch: Option<Netns>,
+    _passes: Vec<Pass>,
+}
+
+static TOPOLOGIES: AtomicU32 = AtomicU32::new(0);
+
+impl Topology {
+    /// Builds the network.
+    ///
+    /// # Panics
+    /// If the host refuses a step: the caller has checked what it needs with `require`.
+    pub fn new(arms: Arms, backends: usize) -> Topology {
+        mount_bpffs();
+        allow_descriptors();
+        let unique = format!("eg{}-{}", std::process::id(), TOPOLOGIES.fetch_add(1, Ordering::Relaxed));
+        let space = |role: &str| Netns::new(&format!("{unique}-{role}"));
+        let mut topology = Topology {
+            client: space("client"),
+            gateway: space("gateway"),
+            backends: (0..backends).map(|number| space(&format!("b{number}"))).collect(),
+            interfaces: Vec::new(),
+            pin_root: PathBuf::from(format!("/sys/fs/bpf/{unique}")),
+            arms,
+            _switch: (arms == Arms::One).then(|| space("switch")),
+            _passes: Vec::new(),
+        };
+        match arms {
+            Arms::Two => topology.connect_two_arms(),
+            Arms::One => topology.connect_one_arm(),
+        }
+        topology
+    }
+
+    fn connect_two_arms(&mut self) {
+        veth(&self.gateway, "c0", &self.client, "eth0");
+        address(&self.gateway, "c0", &["10.10.0.1/24", "fd10::1/64"]);
+        address(&self.client, "eth0", &["10.10.0.2/24", "fd10::2/64"]);
+        self.interfaces.push("c0".into());
+        for (number, backend) in self.backends.iter().enumerate() {
+            let near = format!("b{number}");
+            veth(&self.gateway, &near, backend, "eth0");
+            address(&self.gateway, &near, &[&format!("10.20.{number}.1/24"), &format!("fd20:{number}::1/64")]);
+            address(backend, "eth0", &[&format!("10.20.{number}.2/24"), &format!("fd20:{number}::2/64")]);
+            backend.ip(&format!("route add default via 10.20.{number}.1"));
+            backend.ip(&format!("-6 route add default via fd20:{number}::1"));
+            self.interfaces.push(near);
+            self._passes.push(Pass::attach(backend, "eth0"));
+        }
+        self.client.ip("route add default via 10.10.0.1");
+        self.client.ip("-6 route add default via fd10::1");
+        self._passes.push(Pass::attach(&self.client, "eth0"));
+    }
+
+    fn connect_one_arm(&mut self) {
+        let Some(switch) = &self._switch else { return };
+        switch.ip("link add br0 type bridge");
+        switch.ip("link set br0 up");
+        let mut hosts = vec![(&self.gateway, "gw".to_string(), 1)];
+        hosts.push((&self.client, "client".into(), 2));
+        hosts
+            .extend(self.backends.iter().enumerate().map(|(number, space)| (space, format!("b{number}"), 10 + number)));
+        for (space, port, host) in hosts {
+            veth(switch, &port, space, "eth0");
+            switch.ip(&format!("link set {port} master br0"));
+            address(space, "eth0", &[&format!("10.10.0.{host}/24"), &format!("fd10::{host}/64")]);
+        }
+        self.interfaces.push("eth0".into());
+        self._passes.push(Pass::attach(switch, "gw"));
+    }
+
+    /// A VIP on the client's link, the same in every topology.
+    pub fn vip(&self, v6: bool) -> IpAddr {
+        if v6 { "fd10::100".parse().unwrap() } else { "10.10.0.100".parse().unwrap() }
+    }
+
+    /// Where a backend listens.
+    pub fn backend_address(&self, number: usize, v6: bool, port: u16) -> SocketAddr {
+        let ip: IpAddr = match (self.arms, v6) {
+            (Arms::Two, false) => format!("10.20.{number}.2").parse().unwrap(),
+            (Arms::Two, true) => format!("fd20:{number}::2").parse().unwrap(),
+            (Arms::One, false) => format!("10.10.0.{}", 10 + number).parse().unwrap(),
+            (Arms::One, true) => format!("fd10::{}", 10 + number).parse().unwrap(),
+        };
+        SocketAddr::new(ip, port)
+    }
+}
+
+impl Drop for Topology {
+    fn drop(&mut self) {
+        remove_tree(&self.pin_root);
+    }
+}
+
+/// Two ends of a cable, up, sending finished checksums.
+fn veth(one: &Netns, one_name: &str, other: &Netns, other_name: &str) {
+    one.ip(&format!("link add {one_name} type veth peer name {other_name} netns {}", other.name()));
+    for (space, name) in [(one, one_name), (other, other_name)] {
+        space.run("ethtool", &["-K", name, "tx", "off"]);
+        space.ip(&format!("link set {name} up"));
+    }
+}
+
+fn address(space: &Netns, interface: &str, addresses: &[&str]) {
+    for address in addresses {
+        // No duplicate address detection: it would keep an address unusable for a second.
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        space.ip(&format!("addr add {address} dev {interface}{nodad}"));
+    }
+}
+
+/// Both ends of a thousand connections are this process's.
+fn allow_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("RLIMIT_NOFILE");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("RLIMIT_NOFILE");
+}
+
+fn mount_bpffs() {
+    let mounted = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    if !mounted.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
+        // Another test process may do the same at this moment: that it is mounted afterwards is what counts.
+        let _ = Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]).status();
+    }
+}
+
+fn remove_tree(path: &Path) {
+    if let Ok(entries) = std::fs::read_dir(path) {
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove_tree(&entry.path());
+            } else {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        let _ = std::fs::remove_dir(path);
+    }
+}
