@@ -64,12 +64,25 @@ fn every_example_with_a_kernel_datapath_boots_and_leaves_nothing_behind() {
         datapath.pin_root.clone_from(&pins);
         datapath.flows = 4096;
         datapath.detach_on_exit = true;
-        let interfaces = datapath.interfaces.clone();
+        let (interfaces, mut vips) = (datapath.interfaces.clone(), datapath.vips.clone());
         let mut process = in_namespace(&interfaces, &dump(&plan).unwrap());
         process.wait_for_line("serving");
         for interface in &interfaces {
             process.wait_for_line(&format!("xdp attached interface=\"{interface}\""));
         }
+        let metrics = process.ask("/metrics").1;
+        assert!(metrics.contains("expressgateway_l4_readable 1\n"), "{name}\n{metrics}");
+        for vip in &vips {
+            let labels = format!("{{listener=\"{}\",address=\"{}\",", vip.listener, vip.address);
+            assert!(metrics.contains(&format!("expressgateway_vip_packets_total{labels}")), "{name}\n{metrics}");
+        }
+        let removed = vips.pop().expect("an L4 example has a VIP");
+        plan.datapath.as_mut().unwrap().vips = vips;
+        let status = process.reload(&dump(&plan).unwrap());
+        assert_eq!(status["generation"], 2, "{name}: {status:#}");
+        process.wait_for_line(&format!("vip {}/", removed.address));
+        let gone = format!("listener=\"{}\",address=\"{}\"", removed.listener, removed.address);
+        assert!(!process.ask("/metrics").1.contains(&gone), "{name}: {gone} is still there");
         process.signal(Signal::SIGTERM);
         let ended = process.wait();
         assert!(ended.success(), "{name}: {ended}\n{}", process.log().join("\n"));
@@ -98,15 +111,17 @@ fn cannot() -> Option<&'static str> {
 /// The namespace goes when the process does.
 fn in_namespace(interfaces: &[String], config: &str) -> Process {
     let folder = folder();
-    std::fs::write(folder.path().join("f.toml"), config).unwrap();
+    std::fs::write(folder.path().join("gateway.toml"), config).unwrap();
     let mut script = "set -e; ip link set lo up\n".to_owned();
     for (index, name) in interfaces.iter().enumerate() {
         let _ = writeln!(script, "ip link add {name} type veth peer name p{index}");
         let _ = writeln!(script, "ip link set {name} up; ip link set p{index} up");
     }
-    script.push_str("exec \"$0\" f.toml");
+    script.push_str("exec \"$0\" gateway.toml");
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", &script, env!("CARGO_BIN_EXE_expressgateway")]);
     command.current_dir(folder.path()).env("XDG_STATE_HOME", folder.path().join("state")).env_remove("RUST_LOG");
-    Process::spawn(command, folder)
+    let mut process = Process::spawn(command, folder);
+    process.elsewhere = true;
+    process
 }

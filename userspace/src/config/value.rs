@@ -19,8 +19,15 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
 }
 
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return match address.ip() {
+            IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => Err(format!(
+                "{text:?} is an IPv4 address in disguise: expected \"{}:{}\"",
+                ip.to_canonical(),
+                address.port()
+            )),
+            _ => Ok(address),
+        };
     }
     let why = match text.parse::<IpAddr>() {
         Ok(IpAddr::V4(_)) => format!("has no port: expected \"{text}:PORT\""),
@@ -176,6 +183,8 @@ mod tests {
             "\"10.0.0.1:99999\" has the port \"99999\": expected 0 to 65535"
         );
         assert!(address("localhost:80").unwrap_err().contains("host names are not resolved"));
+        let disguised = address("[::ffff:10.0.0.1]:80").unwrap_err();
+        assert_eq!(disguised, "\"[::ffff:10.0.0.1]:80\" is an IPv4 address in disguise: expected \"10.0.0.1:80\"");
         assert!(address("[2001:db8::1]:443").is_ok());
     }
 

@@ -20,6 +20,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// In a network namespace of its own.
+    pub(crate) elsewhere: bool,
     pub(crate) folder: TempDir,
 }
 
@@ -59,7 +61,7 @@ impl Process {
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let into = Arc::clone(&log);
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| into.lock().unwrap().push(line)));
-        Process { child, log, folder }
+        Process { child, log, elsewhere: false, folder }
     }
 
     pub(crate) fn log(&self) -> Vec<String> {
@@ -83,10 +85,16 @@ impl Process {
         text.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// GET on the admin server: status and body.
+    /// GET on the admin server, in the process's own network namespace: status and body.
     #[track_caller]
     pub(crate) fn ask(&self, path: &str) -> (u16, String) {
-        curl(&[&format!("http://{}{path}", self.admin())])
+        let url = format!("http://{}{path}", self.admin());
+        if !self.elsewhere {
+            return curl(&[&url]);
+        }
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.child.id())).arg("curl");
+        run_curl(command, &[&url])
     }
 
     #[track_caller]
@@ -164,7 +172,11 @@ pub(crate) fn wait_for<T>(what: &str, context: impl Fn() -> String, mut poll: im
 
 /// Status (0 when there was no answer) and body.
 pub(crate) fn curl(arguments: &[&str]) -> (u16, String) {
-    let output = Command::new("curl")
+    run_curl(Command::new("curl"), arguments)
+}
+
+fn run_curl(mut command: Command, arguments: &[&str]) -> (u16, String) {
+    let output = command
         .args(["--silent", "--noproxy", "*", "--max-time", "30", "--write-out", "\n%{http_code}"])
         .args(arguments)
         .output()
