@@ -84,12 +84,15 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 	return FORWARD;
 }
 
-/* No flow, or one that no longer counts. */
+/* No flow, or one that no longer counts. A SYN that reopens a closing flow
+ * stays with the flow's backend while that takes new flows: otherwise a forged
+ * FIN and SYN could move a live connection after a change of the ring. */
 static __always_inline int decide_new(void *ctx, struct pkt *p,
 				      struct eg_flow *old)
 {
+	__u32 prefer = 0;
 	struct eg_vip *vip;
-	int reopen;
+	__be16 wish = 0;
 
 	if (!vip_address(p))
 		return PASS;
@@ -102,9 +105,12 @@ static __always_inline int decide_new(void *ctx, struct pkt *p,
 		return EG_DROP_NO_FLOW;
 	if (p->ttl <= TTL_LAST)
 		return EG_DROP_TTL;
-	reopen = old && old->vip == p->vip && old->epoch == vip->epoch &&
-		 old->state == EG_FLOW_CLOSING && flow_stands(old);
-	return flow_open(p, vip, old, reopen);
+	if (old && old->state == EG_FLOW_CLOSING && flow_stands(old) &&
+	    pick_takes_flows(old->backend)) {
+		prefer = old->backend;
+		wish = old->port;
+	}
+	return flow_open(p, vip, prefer, wish, old ? BPF_ANY : BPF_NOEXIST);
 }
 
 static __always_inline int decide(void *ctx, int parsed, struct pkt *p,

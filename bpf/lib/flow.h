@@ -67,8 +67,8 @@ static __always_inline int flow_stands(const struct eg_flow *f)
 static __always_inline int flow_same(const struct eg_flow *a,
 				     const struct eg_flow *b)
 {
-	return a->vip == b->vip && a->epoch == b->epoch &&
-	       a->backend == b->backend && a->generation == b->generation;
+	return (a->vip == b->vip) & (a->epoch == b->epoch) &
+	       (a->backend == b->backend) & (a->generation == b->generation);
 }
 
 /* The forward half's key, from what the reverse half remembers. */
@@ -124,9 +124,11 @@ static __noinline int flow_dead(const struct eg_flow_key *reverse_key,
 	if (flow_forward_key(&key, reverse, reverse_key->proto))
 		return 1;
 	forward = bpf_map_lookup_elem(&eg_flows, &key);
-	if (!forward || !flow_same(forward, reverse) ||
-	    forward->port != reverse_key->dport ||
-	    !addr_equal(&forward->addr, &reverse_key->daddr))
+	if (!forward)
+		return 1;
+	if (!(flow_same(forward, reverse) &
+	      (forward->port == reverse_key->dport) &
+	      addr_equal(&forward->addr, &reverse_key->daddr)))
 		return 1;
 	return flow_expired(forward, reverse_key->proto, now);
 }
@@ -135,7 +137,7 @@ static __noinline int flow_dead(const struct eg_flow_key *reverse_key,
 static __always_inline int flow_is_mine(const struct eg_flow *mine,
 					const struct eg_flow *there)
 {
-	return there->vip == mine->vip && there->port == mine->port &&
+	return (there->vip == mine->vip) & (there->port == mine->port) &
 	       addr_equal(&there->addr, &mine->addr);
 }
 
@@ -169,18 +171,24 @@ static __noinline int flow_take_over(struct eg_flow_key *key,
 	return err ? -1 : 0;
 }
 
-/* Claim a port by inserting the reverse entry. Looked up first, because an
- * insert that fails takes a free node first, and may evict a flow for it. */
-static __always_inline int flow_claim(struct eg_flow_key *key,
-				      const struct eg_flow *value, __u32 now)
+/* May this key be claimed, as far as one look can tell? */
+static __noinline int flow_is_free(const struct eg_flow_key *key,
+				   const struct eg_flow *value, __u32 now)
 {
 	struct eg_flow *there = bpf_map_lookup_elem(&eg_flows, key);
 
-	if (!there)
+	return !there || flow_is_mine(value, there) ||
+	       flow_dead(key, there, now);
+}
+
+/* Claim a port by inserting the reverse entry. Looked up first, because an
+ * insert that fails takes a free node first, and may evict a flow for it. */
+static __noinline int flow_claim(struct eg_flow_key *key,
+				 const struct eg_flow *value, __u32 now)
+{
+	if (!bpf_map_lookup_elem(&eg_flows, key))
 		return bpf_map_update_elem(&eg_flows, key, value,
 					   BPF_NOEXIST) ? -1 : 0;
-	if (!flow_is_mine(value, there) && !flow_dead(key, there, now))
-		return -1;
 	return flow_take_over(key, value, now);
 }
 

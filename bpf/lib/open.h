@@ -14,17 +14,19 @@ struct opening {
 	__u32 now;
 };
 
-/* With `only`, that port or none; else `wish` first, if there is one. */
+/* With `only`, that port or none; else `wish` first, if there is one. The
+ * loop looks, and one claim follows: should another CPU have been faster, the
+ * packet is dropped and the client's next one begins at another port. */
 static __noinline int open_claim_port(struct opening *o, __be16 wish, int only)
 {
 	__u32 ports = eg_snat_port_max - eg_snat_port_min + 1;
-	__u32 port = (__u32)o->hash % ports;
+	__u32 port = ((__u32)o->hash + o->now) % ports;
 	int i;
 
 	for (i = 0; i < PORT_TRIES; i++) {
 		o->key.dport = wish ? wish : bpf_htons(eg_snat_port_min + port);
-		if (!flow_claim(&o->key, &o->flow, o->now))
-			return 0;
+		if (flow_is_free(&o->key, &o->flow, o->now))
+			return flow_claim(&o->key, &o->flow, o->now);
 		if (only)
 			break;
 		if (wish)
@@ -36,24 +38,20 @@ static __noinline int open_claim_port(struct opening *o, __be16 wish, int only)
 }
 
 /*
- * Returns FORWARD or an enum eg_drop. `old` is the forward entry that did not
- * count, if there was one. A SYN that reopens a closing flow stays with the
- * flow's backend while that takes new flows: otherwise a forged FIN and SYN
- * could move a live connection after a change of the ring.
+ * Returns FORWARD or an enum eg_drop. `prefer` and `wish`, if not zero: the
+ * backend and source port that the flow should have. `flags` are those of the
+ * forward half's insert: BPF_ANY where an entry that did not count lies.
  */
-static __noinline int flow_open(struct pkt *p, struct eg_vip *vip,
-				struct eg_flow *old, int reopen)
+static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, __u32 prefer,
+				__be16 wish, __u64 flags)
 {
 	struct opening o = {};
 	struct eg_backend *b;
-	__be16 wish = 0;
 	__u32 id, snat;
 
 	id = pick(vip->pool, &p->key, &o.hash);
-	if (old && reopen && pick_takes_flows(old->backend)) {
-		id = old->backend;
-		wish = old->port;
-	}
+	if (prefer)
+		id = prefer;
 	if (!id)
 		return EG_DROP_NO_BACKEND;
 	b = bpf_map_lookup_elem(&eg_backends, &id);
@@ -94,8 +92,7 @@ static __noinline int flow_open(struct pkt *p, struct eg_vip *vip,
 	/* Another CPU may have opened the same flow meanwhile: the first stays,
 	 * and the packet is dropped as if lost; the client sends it again. Our
 	 * claim then ages away. */
-	if (bpf_map_update_elem(&eg_flows, &p->key, &o.flow,
-				old ? BPF_ANY : BPF_NOEXIST))
+	if (bpf_map_update_elem(&eg_flows, &p->key, &o.flow, flags))
 		return EG_DROP_MAP;
 	count_flow(p);
 	return FORWARD;

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use eg_abi::{
     Addr, Backend, BackendState, Count, Drop as Reason, Event, Flow, FlowKey, Miss, Plain, Pool, Slot, VIP_SNAT, Vip,
@@ -36,11 +37,28 @@ pub struct Outcome {
     pub bytes: Vec<u8>,
 }
 
-/// The program and its maps. When dropped it checks the accounting equation over everything it was given.
-pub struct Gateway {
+/// The loaded objects and the maps they share.
+struct Loaded {
     skel: IngressSkel<'static>,
-    pub maps: Maps,
-    pub hz: u32,
+    maps: Maps,
+    hz: u32,
+}
+
+// SAFETY: libbpf ties nothing of an object to the thread that loaded it, and the mutex below lets one thread at a time
+// have it.
+unsafe impl Send for Loaded {}
+
+/// The one most tests share, emptied for each: loading anew means verifying anew, a second each time.
+static SHARED: OnceLock<Mutex<Loaded>> = OnceLock::new();
+
+enum Holder {
+    Shared(MutexGuard<'static, Loaded>),
+    Own(Box<Loaded>),
+}
+
+/// The program with empty maps. When dropped it checks the accounting equation over everything it was given.
+pub struct Gateway {
+    holder: Holder,
     given: Cell<Count>,
 }
 
@@ -49,41 +67,43 @@ pub const INGRESS: u32 = 1;
 
 /// Flows the table holds in tests.
 const FLOWS: u32 = 16384;
+/// VIPs, backends and pools that tests use: ids below this are emptied.
+const IDS: u32 = 8;
 
 impl Gateway {
-    /// Loads the objects with the default tunables.
+    /// A gateway with the default tunables. Tests that have one wait for each other.
     ///
     /// # Panics
     /// If an object does not load, with what the verifier said.
     pub fn new() -> Gateway {
-        Gateway::with_ports(10240, 32767)
+        let shared = SHARED.get_or_init(|| Mutex::new(Loaded::new(10240, 32767)));
+        let loaded = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.empty();
+        Gateway { holder: Holder::Shared(loaded), given: Cell::default() }
     }
 
-    /// Loads the objects with this range of source ports.
+    /// A gateway of its own with this range of source ports.
     pub fn with_ports(min: u32, max: u32) -> Gateway {
-        // Leaked: a skeleton borrows its object, and the process ends with its tests.
-        let object: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
-        let hz = features::jiffies_hz().expect("the tick");
-        let mut open = IngressSkelBuilder::default().open(object).expect("open xdp/ingress");
-        let rodata = open.maps.rodata_data.as_deref_mut().expect("rodata");
-        rodata.eg_snat_port_min = min;
-        rodata.eg_snat_port_max = max;
-        rodata.eg_jiffies_hz = hz;
-        open.maps.eg_flows.set_max_entries(FLOWS).expect("the size of the flow table");
-        let skel = open.load().expect("load xdp/ingress");
+        Gateway { holder: Holder::Own(Box::new(Loaded::new(min, max))), given: Cell::default() }
+    }
 
-        let object = Box::leak(Box::new(MaybeUninit::uninit()));
-        let sock =
-            LookupSkelBuilder::default().open(object).expect("open sock/lookup").load().expect("load sock/lookup");
-        let maps = Maps::of_objects(&[skel.object(), sock.object()]).expect("the maps");
-        Gateway { skel, maps, hz, given: Cell::default() }
+    fn loaded(&self) -> &Loaded {
+        match &self.holder {
+            Holder::Shared(loaded) => loaded,
+            Holder::Own(loaded) => loaded,
+        }
+    }
+
+    /// Its maps.
+    pub fn maps(&self) -> &Maps {
+        &self.loaded().maps
     }
 
     /// Lets one frame come in.
     pub fn receive(&self, frame: &[u8]) -> Outcome {
         let mut out = vec![0; frame.len() + 256];
         let input = ProgramInput { data_in: Some(frame), data_out: Some(&mut out), ..Default::default() };
-        let output = self.skel.progs.eg_xdp_ingress.test_run(input).expect("run the program");
+        let output = self.loaded().skel.progs.eg_xdp_ingress.test_run(input).expect("run the program");
         let verdict = match output.return_value {
             0 => Verdict::Aborted,
             1 => Verdict::Drop,
@@ -101,7 +121,7 @@ impl Gateway {
 
     /// Packets refused for this reason so far.
     pub fn drops(&self, reason: Reason) -> u64 {
-        self.maps.drops.sum(reason.code()).expect("the drops").packets
+        self.maps().drops.sum(reason.code()).expect("the drops").packets
     }
 
     /// What the program told since the last call.
@@ -112,14 +132,14 @@ impl Gateway {
             told.borrow_mut().push(Event::from_bytes(record).expect("an event"));
             0
         };
-        builder.add(&self.maps.events, take).expect("the ring buffer");
+        builder.add(&self.maps().events, take).expect("the ring buffer");
         builder.build().expect("the ring buffer").consume().expect("the events");
         told.into_inner()
     }
 
     /// Flows found that did not count, for this reason.
     pub fn misses(&self, miss: Miss) -> u64 {
-        self.maps.misses.sum(miss.code()).expect("the misses")
+        self.maps().misses.sum(miss.code()).expect("the misses")
     }
 
     /// Writes backend `id`: a gateway's own address `source` towards it, next hop by interface and MAC.
@@ -135,7 +155,7 @@ impl Gateway {
             smac: octets(super::frame::GATEWAY_MAC),
             ..Backend::default()
         };
-        self.maps.backends.set(id, &backend).expect("write a backend");
+        self.maps().backends.set(id, &backend).expect("write a backend");
         backend
     }
 
@@ -148,9 +168,9 @@ impl Gateway {
             .map(|slot| table.at(slot))
             .map(|(primary, alternate)| Slot { primary: backend(primary), alternate: backend(alternate) })
             .collect();
-        self.maps.rings.set(id, &slots).expect("write a ring");
+        self.maps().rings.set(id, &slots).expect("write a ring");
         let pool = Pool { hash_key: key, backends: backends.len() as u32, pad: 0 };
-        self.maps.pools.set(id, &pool).expect("write a pool");
+        self.maps().pools.set(id, &pool).expect("write a pool");
         table
     }
 
@@ -165,22 +185,22 @@ impl Gateway {
             flags: if snat { VIP_SNAT } else { 0 },
             ..Vip::default()
         };
-        self.maps.vips.set(id, &vip).expect("write a vip");
-        self.maps.vip_ids.set(&VipKey::new(at, proto), &id).expect("write a vip's id");
-        self.maps.vip_ids.set(&VipKey::any_port(vip.addr), &0).expect("mark a vip's address");
+        self.maps().vips.set(id, &vip).expect("write a vip");
+        self.maps().vip_ids.set(&VipKey::new(at, proto), &id).expect("write a vip's id");
+        self.maps().vip_ids.set(&VipKey::any_port(vip.addr), &0).expect("mark a vip's address");
     }
 
     /// The entry under this key.
     pub fn flow(&self, source: SocketAddr, destination: SocketAddr, proto: u8) -> Option<Flow> {
-        self.maps.flows.get(&FlowKey::new(source, destination, proto)).expect("read a flow")
+        self.maps().flows.get(&FlowKey::new(source, destination, proto)).expect("read a flow")
     }
 
     /// Lets `seconds` pass for one entry, without waiting for them.
     pub fn age(&self, source: SocketAddr, destination: SocketAddr, proto: u8, seconds: u32) {
         let key = FlowKey::new(source, destination, proto);
-        let mut flow = self.maps.flows.get(&key).expect("read a flow").expect("a flow to age");
-        flow.seen = flow.seen.wrapping_sub(seconds * self.hz);
-        self.maps.flows.set(&key, &flow).expect("write a flow");
+        let mut flow = self.maps().flows.get(&key).expect("read a flow").expect("a flow to age");
+        flow.seen = flow.seen.wrapping_sub(seconds * self.loaded().hz);
+        self.maps().flows.set(&key, &flow).expect("write a flow");
     }
 }
 
@@ -193,9 +213,52 @@ impl Default for Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            let totals = self.maps.totals().expect("the totals");
+            let totals = self.maps().totals().expect("the totals");
             assert_eq!(totals.received(), self.given.get(), "received = forwarded + passed + dropped: {totals:?}");
         }
+    }
+}
+
+impl Loaded {
+    fn new(min: u32, max: u32) -> Loaded {
+        // Leaked: a skeleton borrows its object, and the process ends with its tests.
+        let object: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+        let hz = features::jiffies_hz().expect("the tick");
+        let mut open = IngressSkelBuilder::default().open(object).expect("open xdp/ingress");
+        let rodata = open.maps.rodata_data.as_deref_mut().expect("rodata");
+        rodata.eg_snat_port_min = min;
+        rodata.eg_snat_port_max = max;
+        rodata.eg_jiffies_hz = hz;
+        open.maps.eg_flows.set_max_entries(FLOWS).expect("the size of the flow table");
+        let skel = open.load().expect("load xdp/ingress");
+
+        let object = Box::leak(Box::new(MaybeUninit::uninit()));
+        let sock =
+            LookupSkelBuilder::default().open(object).expect("open sock/lookup").load().expect("load sock/lookup");
+        let maps = Maps::of_objects(&[skel.object(), sock.object()]).expect("the maps");
+        Loaded { skel, maps, hz }
+    }
+
+    fn empty(&self) {
+        let maps = &self.maps;
+        for (key, _) in maps.flows.entries().expect("the flows") {
+            maps.flows.delete(&key).expect("delete a flow");
+        }
+        for (key, _) in maps.vip_ids.entries().expect("the vips") {
+            maps.vip_ids.delete(&key).expect("delete a vip");
+        }
+        for id in 0..IDS {
+            maps.vips.set(id, &Vip::default()).expect("clear a vip");
+            maps.backends.set(id, &Backend::default()).expect("clear a backend");
+            maps.pools.set(id, &Pool::default()).expect("clear a pool");
+            maps.rings.delete(id).expect("delete a ring");
+            maps.vip_stats.clear(id).expect("clear figures");
+            maps.backend_stats.clear(id).expect("clear figures");
+        }
+        (0..maps.verdicts.capacity()).for_each(|i| maps.verdicts.clear(i).expect("clear the totals"));
+        (0..maps.drops.capacity()).for_each(|i| maps.drops.clear(i).expect("clear the drops"));
+        (0..maps.misses.capacity()).for_each(|i| maps.misses.clear(i).expect("clear the misses"));
+        maps.events_lost.clear(0).expect("clear the lost events");
     }
 }
 
