@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! Boots another kernel in an emulator and passes the packet table inside: `cargo run -p eg-vmtests -- --kernel 6.1`.
+//!
+//! The kernel is Debian's own package, unpacked into `.cache/kernels` without touching the host's packages
+//! ([`kernels`]); virtme-ng boots it with the host's root, read-only ([`boot`]). Every object is loaded inside by the
+//! test binary that was built here. `vmtests/bootstrap` installs what this needs. Timings inside mean nothing: there is
+//! no hardware virtualisation.
+
+mod boot;
+mod kernels;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("vmtests: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let series = series_from_arguments()?;
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().map_err(|e| e.to_string())?;
+    let tests = packet_tests(&workspace)?;
+    let kernel = kernels::fetch(&workspace, &series)?;
+    println!("vmtests: {} passes the packet table?", kernel.release);
+    boot::run(&workspace, &kernel, &tests)?;
+    println!("vmtests: {} loaded every object and passed the packet table", kernel.release);
+    Ok(())
+}
+
+fn series_from_arguments() -> Result<String, String> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--kernel", series] => Ok(series.to_owned()),
+        _ => Err("usage: eg-vmtests --kernel SERIES   (a series of vmtests/kernels.toml)".to_owned()),
+    }
+}
+
+/// Builds the packet tests and says where the binary is.
+fn packet_tests(workspace: &Path) -> Result<PathBuf, String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace).args(["test", "-p", "eg-kernel-tests", "--test", "packets", "--no-run"]);
+    // cargo says on its standard error: Executable tests/packets.rs (target/debug/deps/packets-…)
+    let output = cargo.output().map_err(|e| format!("cannot run cargo: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let binary = text.rsplit_once("(target/").and_then(|(_, rest)| rest.split_once(')')).map(|(path, _)| path);
+    match binary {
+        Some(path) if output.status.success() => Ok(workspace.join("target").join(path)),
+        _ => Err(format!("cannot build the packet tests:\n{text}")),
+    }
+}
