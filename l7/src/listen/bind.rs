@@ -126,6 +126,11 @@ fn socket(transport: Transport, at: SocketAddr, steered: bool) -> io::Result<(So
         // A steered socket gets IPv4 traffic too (as mapped addresses); an ordinary one leaves IPv4 to another socket.
         socket.set_only_v6(!steered)?;
     }
+    if steered && transport == Transport::Udp {
+        // An IPv6 VIP that is local by a route alone is no interface's address, and only with this may IPV6_PKTINFO name it as
+        // the source of a reply (ip6_datagram_send_ctl answers EINVAL otherwise).
+        socket.set_freebind_v6(true)?;
+    }
     socket.set_reuse_port(true)?;
     if transport == Transport::Tcp {
         socket.set_reuse_address(true)?;
