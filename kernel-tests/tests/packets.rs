@@ -466,13 +466,13 @@ fn the_pick_is_that_of_eg_balance() {
         let table = serve(&gateway, family, true);
         let mut hits = [0; 3];
         for _ in 0..1500 {
-            let l4 = if random.next() & 1 == 0 { L4::Tcp(SYN) } else { L4::Udp };
+            let l4 = if random.draw() & 1 == 0 { L4::Tcp(SYN) } else { L4::Udp };
             let mut client = at(family.client);
             match &mut client {
                 SocketAddr::V4(v4) => v4.set_ip((0xc6336400 | random.below(250) as u32).into()),
-                SocketAddr::V6(v6) => v6.set_ip(((0x20010db8 << 96) | u128::from(random.next())).into()),
+                SocketAddr::V6(v6) => v6.set_ip(((0x20010db8 << 96) | u128::from(random.draw())).into()),
             }
-            client.set_port(random.next() as u16);
+            client.set_port(random.draw() as u16);
             let (_, backend) = forwarded(&gateway, &Frame::between(client, at(family.vip), l4));
             let proto = if l4 == L4::Udp { PROTO_UDP } else { PROTO_TCP };
             let key = FlowKey::new(client, at(family.vip), proto).to_bytes();
@@ -835,7 +835,7 @@ fn whatever_is_forwarded_is_a_faithful_rewrite() {
             let mut frame = seeds[random.below(seeds.len())].clone();
             for _ in 0..=random.below(3) {
                 let at = random.below(frame.len());
-                frame[at] = random.next() as u8;
+                frame[at] = random.draw() as u8;
             }
             if random.below(4) == 0 {
                 frame.truncate(14 + random.below(frame.len() - 13));

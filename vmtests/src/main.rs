@@ -25,8 +25,8 @@ fn main() -> ExitCode {
 fn run() -> Result<(), String> {
     let series = series_from_arguments()?;
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().map_err(|e| e.to_string())?;
-    let tests = packet_tests(&workspace)?;
     let kernel = kernels::fetch(&workspace, &series)?;
+    let tests = packet_tests(&workspace)?;
     println!("vmtests: {} passes the packet table?", kernel.release);
     boot::run(&workspace, &kernel, &tests)?;
     println!("vmtests: {} loaded every object and passed the packet table", kernel.release);
@@ -41,7 +41,7 @@ fn series_from_arguments() -> Result<String, String> {
     }
 }
 
-/// Builds the packet tests and says where the binary is.
+/// Builds the packet tests and sets a copy of the binary aside, which a build meanwhile does not replace.
 fn packet_tests(workspace: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace).args(["test", "-p", "eg-kernel-tests", "--test", "packets", "--no-run"]);
@@ -49,8 +49,10 @@ fn packet_tests(workspace: &Path) -> Result<PathBuf, String> {
     let output = cargo.output().map_err(|e| format!("cannot run cargo: {e}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
     let binary = text.rsplit_once("(target/").and_then(|(_, rest)| rest.split_once(')')).map(|(path, _)| path);
-    match binary {
-        Some(path) if output.status.success() => Ok(workspace.join("target").join(path)),
-        _ => Err(format!("cannot build the packet tests:\n{text}")),
-    }
+    let Some(path) = binary.filter(|_| output.status.success()) else {
+        return Err(format!("cannot build the packet tests:\n{text}"));
+    };
+    let copy = workspace.join(".cache/kernels/packets");
+    std::fs::copy(workspace.join("target").join(path), &copy).map_err(|e| format!("{}: {e}", copy.display()))?;
+    Ok(copy)
 }

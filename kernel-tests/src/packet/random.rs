@@ -6,7 +6,7 @@
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -15,6 +15,6 @@ impl Random {
 
     /// Below `n`, near enough to uniform.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 16) as usize % n
+        (self.draw() >> 16) as usize % n
     }
 }
