@@ -89,6 +89,8 @@ pub(crate) struct Connection {
     began: Instant,
     /// Since when there is no request.
     idle_since: Instant,
+    /// When a client that waits for an answer is next shown that we are still here.
+    ping_at: Instant,
     /// Its streams were told that it is gone.
     buried: bool,
     /// Every connection ID by which the driver finds it.
@@ -122,6 +124,7 @@ impl Connection {
             http,
             began: now,
             idle_since: now,
+            ping_at: now,
             buried: false,
             ids: HashSet::new(),
             original: None,
@@ -139,6 +142,7 @@ impl Connection {
         if self.h3.is_none() && self.quic.is_established() {
             self.h3 = h3::Connection::with_transport(&mut self.quic, &self.http).ok();
             self.idle_since = now;
+            self.ping_at = now + self.ping_interval();
         }
         self.events(arrived, &mut woke);
         self.sweep();
@@ -348,7 +352,7 @@ impl Connection {
             (Some(goodbye), _) if goodbye.exact.is_none() => Some(goodbye.exact_at),
             (Some(goodbye), _) => goodbye.idle_since.map(|since| since + ACKNOWLEDGE),
             (None, _) if self.streams.is_empty() => Some(self.idle_since + self.limits.keep_alive),
-            (None, _) => None,
+            (None, _) => Some(self.ping_at),
         };
         [self.quic.timeout_instant(), own].into_iter().flatten().min()
     }
@@ -363,5 +367,17 @@ impl Connection {
         if idle && now >= self.idle_since + self.limits.keep_alive {
             let _ = self.quic.close(true, H3_NO_ERROR, b"");
         }
+        // QUIC's idle timeout must not cut a request whose answer takes long: the exchange's deadlines decide that.
+        if !self.streams.is_empty() && now >= self.ping_at {
+            let _ = self.quic.send_ack_eliciting();
+            self.ping_at = now + self.ping_interval();
+        }
+    }
+
+    /// A third of the idle timeout, which is the smaller of both sides' (RFC 9000 section 10.1).
+    fn ping_interval(&self) -> Duration {
+        let theirs = self.quic.peer_transport_params().map_or(0, |params| params.max_idle_timeout);
+        let theirs = Some(theirs).filter(|&millis| millis > 0).map(Duration::from_millis);
+        theirs.map_or(self.limits.keep_alive, |theirs| theirs.min(self.limits.keep_alive)) / 3
     }
 }

@@ -204,11 +204,9 @@ impl Driver {
             self.flush(&connection, cx);
         }
         self.ready.busy.set(false);
-        if self.phase >= Phase::Draining && self.connections.is_empty() && self.worker.phase() < Phase::Aborting {
-            // The socket stays open as long as the worker lives, to refuse whoever comes.
-            if self.retired.is_set() {
-                return Poll::Ready(());
-            }
+        // In a drain the socket stays open as long as the worker lives, to refuse whoever comes.
+        if self.retired.is_set() && self.connections.is_empty() {
+            return Poll::Ready(());
         }
         if more || !self.deferred.is_empty() || !self.ready.is_empty() {
             cx.waker().wake_by_ref();
@@ -305,6 +303,13 @@ impl Driver {
             Ok(Err(error)) => tracing::debug!(%error, peer = %info.from, "QUIC packet refused"),
             Ok(Ok(_)) => {}
         }
+        let mut inner = connection.inner.borrow_mut();
+        if inner.quic.stats().recv == 0 {
+            // The packet that opened it was not authentic: nothing is owed to whoever sent it.
+            self.counters().malformed.add(1);
+            return self.forget(&mut inner);
+        }
+        drop(inner);
         connection.touch();
     }
 
