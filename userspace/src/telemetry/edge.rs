@@ -36,7 +36,7 @@ impl Collector for Edge {
 
 type Total = (&'static str, &'static str, fn(&Counters) -> &Count);
 
-const TOTALS: [Total; 6] = [
+const TOTALS: [Total; 20] = [
     ("expressgateway_upstream_connects", "Connections made to backends.", |c| &c.upstream_connects),
     ("expressgateway_upstream_connect_failures", "Attempts to connect to backends that failed.", |c| {
         &c.upstream_connect_failures
@@ -48,6 +48,34 @@ const TOTALS: [Total; 6] = [
     ("expressgateway_accept_pauses", "Times that accepting paused for want of descriptors.", |c| &c.accept_pauses),
     ("shutdown_aborted_connections", "Connections that a drain cut because its time was over.", |c| {
         &c.shutdown_aborted_connections
+    }),
+    ("expressgateway_quic_handshakes", "QUIC handshakes that were completed.", |c| &c.quic.handshakes),
+    ("expressgateway_quic_received_datagrams", "QUIC datagrams that came in.", |c| &c.quic.received_datagrams),
+    ("expressgateway_quic_received_bytes", "Bytes of QUIC datagrams that came in.", |c| &c.quic.received_bytes),
+    ("expressgateway_quic_receive_calls", "System calls that received QUIC datagrams.", |c| &c.quic.receive_calls),
+    ("expressgateway_quic_sent_datagrams", "QUIC datagrams that went out.", |c| &c.quic.sent_datagrams),
+    ("expressgateway_quic_sent_bytes", "Bytes of QUIC datagrams that went out.", |c| &c.quic.sent_bytes),
+    ("expressgateway_quic_send_calls", "System calls that sent QUIC datagrams.", |c| &c.quic.send_calls),
+    ("expressgateway_quic_send_waits", "Times that the kernel's buffer for QUIC datagrams was full.", |c| {
+        &c.quic.send_waits
+    }),
+    ("expressgateway_quic_send_failures", "Bursts of QUIC datagrams that the kernel refused.", |c| {
+        &c.quic.send_failures
+    }),
+    ("expressgateway_quic_version_negotiations", "Clients that were told which QUIC versions are spoken.", |c| {
+        &c.quic.version_negotiations
+    }),
+    ("expressgateway_quic_refused", "QUIC clients that were turned away during a drain.", |c| &c.quic.refused),
+    (
+        "expressgateway_quic_dropped_foreign_destination",
+        "QUIC datagrams dropped: not for an address of the listener.",
+        |c| &c.quic.foreign_destination,
+    ),
+    ("expressgateway_quic_dropped_malformed", "QUIC datagrams dropped: malformed, or not authentic.", |c| {
+        &c.quic.malformed
+    }),
+    ("expressgateway_quic_dropped_unknown_connection", "QUIC datagrams dropped: of no known connection.", |c| {
+        &c.quic.unknown_connection
     }),
 ];
 
