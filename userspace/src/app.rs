@@ -14,7 +14,7 @@ use eg_l7::{Edge, Options};
 
 use crate::admin::Admin;
 use crate::config::plan::{DatapathPlan, Plan};
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, DatapathError};
 use crate::logs::Logs;
 use crate::snapshot::{self, Builder};
 use crate::state::State;
@@ -84,9 +84,15 @@ impl App {
 
         let workers = workers(&plan);
         let datapath = match &plan.datapath {
-            Some(wanted) => Some(
-                Datapath::start(wanted, workers).await.map_err(|error| fail("start the kernel datapath", &error))?,
-            ),
+            Some(wanted) => match Datapath::start(wanted, workers).await {
+                Ok(datapath) => Some(datapath),
+                // Terminating needs no privilege where the addresses are this host's own; forwarding does.
+                Err(error @ DatapathError::Privilege { .. }) if wanted.vips.is_empty() => {
+                    tracing::warn!(why = causes(&error), "kernel datapath off: listeners are ordinary sockets");
+                    None
+                }
+                Err(error) => return Err(fail("start the kernel datapath", &error)),
+            },
             None => None,
         };
         let steering = datapath.as_ref().and_then(Datapath::steering);
@@ -127,10 +133,11 @@ impl App {
 
     fn announce(&self, admin: SocketAddr, workers: usize) {
         let plan = self.vitals.plan.load();
-        match &plan.datapath {
+        match plan.datapath.as_ref().filter(|_| self.datapath.is_some()) {
             Some(datapath) => {
                 tracing::info!(interfaces = ?datapath.interfaces, vips = datapath.vips.len(), "kernel datapath on")
             }
+            None if plan.datapath.is_some() => {}
             None => tracing::info!("kernel datapath off: no datapath.interfaces; listeners are ordinary sockets"),
         }
         tracing::info!(%admin, workers, "running");

@@ -64,6 +64,33 @@ fn every_key_survives_a_dump() {
 }
 
 #[test]
+fn a_key_of_another_certificate_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let pem = |name: &str| {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        std::fs::write(directory.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
+        std::fs::write(directory.path().join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+    };
+    pem("a");
+    pem("b");
+    let file = |tls: &str| {
+        format!(
+            "[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nprotocol = \"https\"\ntls = {tls}\n\
+             [[routes]]\nlistener = \"a\"\npool = \"p\"\n[[pools.p.backends]]\naddress = \"127.0.0.1:2\"\n"
+        )
+    };
+    let load = |tls: &str| config::from_text("f", directory.path(), &file(tls));
+    assert!(load("{ cert = \"a.pem\", key = \"a.key\" }").is_ok());
+    let error = load("{ cert = \"a.pem\", key = \"b.key\" }").unwrap_err().to_string();
+    assert!(
+        error.starts_with("f:5:7: listeners[0].tls: ") && error.contains("the key does not fit the certificate"),
+        "{error}"
+    );
+    let error = load("{ cert = \"a.key\", key = \"a.key\" }").unwrap_err().to_string();
+    assert!(error.ends_with("a.key\" has no PEM block \"CERTIFICATE\""), "{error}");
+}
+
+#[test]
 fn defaults_are_those_of_the_documents() {
     let text = "[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nprotocol = \"http\"\n\
                 [[routes]]\nlistener = \"a\"\npool = \"p\"\n[[pools.p.backends]]\naddress = \"127.0.0.1:2\"\n";

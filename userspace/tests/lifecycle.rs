@@ -376,3 +376,51 @@ fn the_log_filter_changes_at_sighup() {
     process.reload(&quiet.replace("[[routes]]", "[runtime]\ndrain_timeout_ms = 5\n[[routes]]"));
     assert_eq!(process.log().len(), lines, "{:#?}", process.log());
 }
+
+/// The binary without any capability, whoever runs the test.
+fn unprivileged(folder: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    if nix::unistd::geteuid().is_root() {
+        command.args(["--bounding-set", "-all", "--inh-caps", "-all"]);
+    }
+    command.args([env!("CARGO_BIN_EXE_expressgateway"), "f.toml"]).current_dir(folder);
+    command.env("XDG_STATE_HOME", folder.join("state")).env_remove("STATE_DIRECTORY").env_remove("RUST_LOG");
+    command
+}
+
+#[test]
+fn without_privilege_l7_binds_ordinary_sockets_and_says_so() {
+    let backend = Backend::start("a");
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = config("[datapath]\ninterfaces = [\"lo\"]", &backend)
+        .replace("\naddress = \"127.0.0.1:0\"", &format!("\naddress = \"{free}\""));
+    let folder = folder();
+    std::fs::write(folder.path().join("f.toml"), &config).unwrap();
+    let process = Process::spawn(unprivileged(folder.path()), folder);
+    process.wait_for_line("serving");
+    let said = process.wait_for_line("kernel datapath off: listeners are ordinary sockets");
+    assert!(said.contains("CAP_BPF"), "{said}");
+    assert_eq!(curl(&[&format!("http://{free}/")]), (200, "a".to_owned()));
+    assert_eq!(process.status()["datapath"], serde_json::Value::Null);
+
+    // What it cannot carry it does not pretend to have taken.
+    let l4 = "[[listeners]]\nname = \"l4\"\naddress = \"192.0.2.1:80\"\nprotocol = \"tcp\"\npool = \"l4\"\n\
+              [[pools.l4.backends]]\naddress = \"192.0.2.2:80\"\n";
+    std::fs::write(process.folder.path().join("f.toml"), format!("{config}{l4}")).unwrap();
+    process.signal(Signal::SIGHUP);
+    process.wait_for_line("reload refused: the kernel datapath could not be started");
+    assert_eq!(process.status()["generation"], 1);
+}
+
+#[test]
+fn without_privilege_an_l4_listener_ends_the_start() {
+    let folder = folder();
+    let config = "[datapath]\ninterfaces = [\"lo\"]\n[observability]\nmetrics_bind = \"127.0.0.1:0\"\n\
+                  [[listeners]]\nname = \"l4\"\naddress = \"192.0.2.1:80\"\nprotocol = \"tcp\"\npool = \"l4\"\n\
+                  [[pools.l4.backends]]\naddress = \"192.0.2.2:80\"\n";
+    std::fs::write(folder.path().join("f.toml"), config).unwrap();
+    let ended = output(&mut unprivileged(folder.path()));
+    let said = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot start: start the kernel datapath: datapath: the process lacks CAP_BPF"), "{said}");
+}

@@ -28,7 +28,7 @@ pub(super) fn status(vitals: &Vitals) -> Value {
         },
         "workers": vitals.counters.load().as_ref().map_or(0, |workers| workers.len()),
         "admin": news.admin,
-        "datapath": plan.datapath.as_ref().map(|datapath| json!({
+        "datapath": plan.datapath.as_ref().filter(|_| vitals.figures.load().is_some()).map(|datapath| json!({
             "interfaces": datapath.interfaces, "pin_root": datapath.pin_root,
         })),
         "listeners": listeners(&plan, &news),

@@ -59,6 +59,13 @@ async fn attempt(app: &mut App) -> Result<String, String> {
 }
 
 async fn apply(app: &mut App, diff: Diff) -> Result<(), String> {
+    if app.datapath.is_none() && diff.plan.datapath.as_ref().is_some_and(|datapath| !datapath.vips.is_empty()) {
+        return Err(
+            "the kernel datapath could not be started: tcp and udp listeners need a restart with the privilege; \
+                    nothing was applied"
+                .to_owned(),
+        );
+    }
     let old = app.vitals.plan.load_full();
     let generation = app.vitals.generation.load(Relaxed) + 1;
     provide(&mut app.builder, &diff.plan).map_err(|error| error.to_string())?;
