@@ -24,7 +24,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use netns::Netns;
-use pass::Pass;
+pub use pass::Pass;
 
 /// How the gateway is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -141,6 +141,42 @@ impl Drop for Gateway<'_> {
     }
 }
 
+/// Runs the gateway, behind `wrapper` if there is one, with a configuration that it must refuse; gives what it said.
+pub fn refusal(topology: &Topology, configuration: &str, wrapper: &[&str]) -> String {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("gateway.toml");
+    fs::write(&file, configuration).expect("write the configuration");
+    let program = binary("expressgateway");
+    let mut words: Vec<&std::ffi::OsStr> = wrapper.iter().map(|word| std::ffi::OsStr::new(*word)).collect();
+    words.extend([program.as_os_str(), file.as_os_str()]);
+    let (program, arguments) = words.split_first().expect("a program");
+    let log = fs::File::create(folder.path().join("log")).expect("a log file");
+    let mut child = topology
+        .gateway
+        .command(program)
+        .args(arguments)
+        .env("STATE_DIRECTORY", folder.path())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a log file"))
+        .stderr(log)
+        .spawn()
+        .expect("start expressgateway");
+    let said = || fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            assert!(!status.success(), "it should have refused, and ended well\n{}", said());
+            return said();
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("it should have refused, and runs\n{}", said());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// The generation that the datapath wrote when it applied its last plan; 0: none yet.
 pub fn generation(topology: &Topology) -> u64 {
     maps(topology).and_then(|maps| maps.meta.get(0).ok()).map_or(0, |meta| meta.generation)

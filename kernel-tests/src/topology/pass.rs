@@ -6,12 +6,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use super::Netns;
 
 /// The link; the program stays as long as it does.
-pub(super) struct Pass {
+pub struct Pass {
     _link: OwnedFd,
 }
 
 impl Pass {
-    pub(super) fn attach(space: &Netns, interface: &str) -> Pass {
+    /// Attaches it; a program of nobody's, as far as the gateway knows.
+    pub fn attach(space: &Netns, interface: &str) -> Pass {
         let _link = space.enter(|| {
             let index = nix::net::if_::if_nametoindex(interface).expect(interface);
             let program = load();

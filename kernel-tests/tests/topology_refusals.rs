@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! What stands in the datapath's way, and what the operator is told; and that `detach` leaves nothing. Needs root, XDP
+//! and network namespaces.
+
+use std::fs;
+
+use eg_kernel_tests::require;
+use eg_kernel_tests::topology::config::Service;
+use eg_kernel_tests::topology::gateway::{Gateway, binary, refusal};
+use eg_kernel_tests::topology::{Arms, Pass, Topology};
+use nix::sys::signal::Signal;
+
+fn can_run() -> bool {
+    ["root", "netns", "bpffs", "xdp", "ethtool", "setpriv"].iter().all(|feature| require(feature))
+}
+
+#[test]
+fn each_obstacle_is_named() {
+    if !can_run() {
+        return;
+    }
+    let topology = Topology::new(Arms::Two, 1);
+    let good = Service::of(&[0]).toml(&topology);
+    let refused = |configuration: &str, wrapper: &[&str], words: &str| {
+        let said = refusal(&topology, configuration, wrapper);
+        assert!(said.contains(words), "expected {words:?} in:\n{said}");
+    };
+
+    refused(&good.replace("\"c0\"", "\"nope\""), &[], "no interface \"nope\" in this network namespace");
+
+    let elsewhere = tempfile::TempDir::new().expect("a folder");
+    let root = format!("{:?}", topology.pin_root);
+    refused(&good.replace(&root, &format!("{:?}", elsewhere.path())), &[], "is not on a BPF file system");
+
+    let lacking = "--bounding-set=-bpf,-sys_admin,-net_admin,-perfmon";
+    refused(&good, &["setpriv", lacking], "the process lacks CAP_BPF and CAP_PERFMON and CAP_NET_ADMIN");
+
+    let other = topology.pin_root.join("v999");
+    fs::create_dir_all(&other).expect("a folder in bpffs");
+    refused(&good, &[], "holds pins of another version (v999, this one is v1)");
+    fs::remove_dir(&other).expect("remove it again");
+
+    let foreign = Pass::attach(&topology.gateway, "c0");
+    refused(&good, &[], "attach xdp to c0: it carries XDP program");
+    drop(foreign);
+}
+
+#[test]
+fn another_flow_capacity_than_the_pinned_one_is_refused_until_detached() {
+    if !can_run() {
+        return;
+    }
+    let topology = Topology::new(Arms::Two, 1);
+    let good = Service::of(&[0]).toml(&topology);
+    let mut gateway = Gateway::start(&topology, &good);
+    gateway.end(Signal::SIGTERM);
+    let larger = good.replace("flows = 65536", "flows = 131072");
+    let said = refusal(&topology, &larger, &[]);
+    assert!(said.contains("holds 65536 entries, 131072 are configured"), "{said}");
+
+    let root = topology.pin_root.to_str().expect("a plain path");
+    topology.gateway.run(binary("egctl").to_str().expect("a plain path"), &["--pin-root", root, "detach"]);
+    assert!(!topology.pin_root.exists(), "pins are left");
+    let links = topology.gateway.output("ip", &["link"]);
+    assert!(!links.contains("xdp"), "a program is left:\n{links}");
+    let local = topology.gateway.output("ip", &["route", "show", "table", "local"]);
+    assert!(!local.contains("10.10.0.100"), "a vip is left:\n{local}");
+    let addresses = topology.gateway.output("ip", &["-6", "addr"]);
+    assert!(!addresses.contains("fd10::100/128"), "a vip is left:\n{addresses}");
+    assert!(addresses.contains("fd10::1/64"), "and nothing else was removed:\n{addresses}");
+
+    drop(Gateway::start(&topology, &larger));
+}
