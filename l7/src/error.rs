@@ -69,9 +69,9 @@ pub enum Refusal {
     Expectation,
     /// A coding or version that we do not speak.
     NotImplemented,
-    /// The backend's fault: it closed, or its answer is malformed.
+    /// The backend's fault: it cannot be connected, it closed, or its answer is malformed.
     BadGateway,
-    /// No backend is there, or none could be connected.
+    /// The pool has no backend.
     NoBackend,
     /// The backend was too slow.
     BackendTimeout,

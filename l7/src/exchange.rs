@@ -117,7 +117,7 @@ async fn attempt(worker: &Rc<Worker>, request: &Request, front: &mut impl Front,
                     // answers within two deadlines.
                     match choice.pick(request.peer.ip(), Some(server)).filter(|_| !tried_another) {
                         Some(other) => server = other,
-                        None => return Attempt::Refused(Refusal::NoBackend),
+                        None => return Attempt::Refused(Refusal::BadGateway),
                     }
                     tried_another = true;
                     reused = server.reuse();

@@ -255,7 +255,7 @@ fn a_request_on_a_connection_that_just_died_is_sent_once_more() {
 }
 
 #[test]
-fn a_dead_backend_is_passed_over_and_a_dead_pool_is_503() {
+fn a_dead_backend_is_passed_over_a_dead_pool_is_502_and_an_empty_one_503() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (alive, _heads) = canned(OK);
     let (_edge, address) = edge(Scheme::Http, &[dead, alive], Limits::default());
@@ -263,10 +263,10 @@ fn a_dead_backend_is_passed_over_and_a_dead_pool_is_503() {
         let answer = ask(address, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
-    for backends in [&[dead][..], &[]] {
+    for (backends, status) in [(&[dead][..], "HTTP/1.1 502 "), (&[][..], "HTTP/1.1 503 ")] {
         let (_edge, address) = edge(Scheme::Http, backends, Limits::default());
         let answer = ask(address, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.starts_with(status), "{answer}");
         assert!(!answer.contains("127.0.0.1") && !answer.contains("pool"), "{answer}");
     }
 }
