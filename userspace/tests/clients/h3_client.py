@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-only
 """An HTTP/3 client that is not ours (aioquic), told what to do by streams.py's order.
 
-Two of aioquic's habits are worked around: it ignores GOAWAY (here it is recorded), and it raises a stream's credit by
-itself (a stream with "read": false stays at its first window). Uploads are fed piece by piece, because its send buffer
-costs time in proportion to what it holds.
+Some of aioquic's habits are worked around: it ignores GOAWAY (here it is recorded), it raises a stream's credit by
+itself (a stream with "read": false stays at its first window), and it takes a length without a body for an error even in
+the answer to HEAD. Uploads are fed piece by piece, because its send buffer costs time in proportion to what it holds.
 """
 
 import asyncio
@@ -25,12 +25,21 @@ FEED = 262144
 
 
 class H3(H3Connection):
-    """Tells about GOAWAY, whose payload aioquic throws away: the control stream is read a second time here."""
+    """Tells about GOAWAY, whose payload aioquic throws away: the control stream is read a second time here.
 
-    def __init__(self, quic, on_goaway):
+    It also knows that the answers to HEAD and 304 may have a length and no body.
+    """
+
+    def __init__(self, quic, on_goaway, by_id):
         super().__init__(quic)
         self.on_goaway = on_goaway
+        self.by_id = by_id
         self.uni = {}
+
+    def _check_content_length(self, stream):
+        # Asked before we are told of the head: Stream.finish_whole looks again when the status is known.
+        if stream.stream_id not in self.by_id or stream.content_length > 0:
+            super()._check_content_length(stream)
 
     def _receive_stream_data_uni(self, stream, data, stream_ended):
         seen = self.uni.setdefault(stream.stream_id, bytearray())
@@ -61,8 +70,9 @@ class Client(QuicConnectionProtocol):
         self.by_id = {}
         self.goaway = []
         self.closed = None
+        self.cut_now = False
         self.news = asyncio.Event()
-        self.h3 = H3(quic, self.on_goaway)
+        self.h3 = H3(quic, self.on_goaway, self.by_id)
         self.stop_raising_stalled()
 
     def stop_raising_stalled(self):
@@ -100,6 +110,8 @@ class Client(QuicConnectionProtocol):
                 self.h3.send_data(stream_id, piece, end_stream=False)
                 stream.sent += len(piece)
             if stream.sent < limit or stream.hold_after is not None:
+                if stream.hold_after is not None and self.cut_now:
+                    self.cancel(stream_id, stream)
                 continue
             if stream.cut_after is not None and len(sender._buffer) > 0:
                 continue  # a reset would take back what is still buffered
@@ -143,7 +155,7 @@ class Client(QuicConnectionProtocol):
             if stream.cancel_after is not None and stream.received >= stream.cancel_after and stream.end is None:
                 self.cancel(event.stream_id, stream)
         if event.stream_ended:
-            stream.finish("clean")
+            stream.finish_whole()
 
     def datagram_received(self, data, addr):
         super().datagram_received(data, addr)
@@ -153,6 +165,8 @@ class Client(QuicConnectionProtocol):
         for stream in self.streams:
             self.open(stream)
         deadline = time.monotonic() + self.spec.get("limit_s", 60)
+        if self.spec.get("cut_on_stdin"):
+            asyncio.get_running_loop().add_reader(sys.stdin, self.on_stdin)
         while time.monotonic() < deadline and self.closed is None:
             if done(self.spec, self.streams, self.load, self.goaway):
                 break
@@ -174,6 +188,11 @@ class Client(QuicConnectionProtocol):
         linger_until = time.monotonic() + self.spec.get("linger_s", 0)
         while self.closed is None and time.monotonic() < linger_until:
             await asyncio.sleep(0.02)
+
+    def on_stdin(self):
+        asyncio.get_running_loop().remove_reader(sys.stdin)
+        self.cut_now = True
+        self.news.set()
 
     def report(self):
         last = self.goaway[-1][0] if self.goaway else None

@@ -9,6 +9,7 @@ A client is started with one JSON object as its argument:
     window                  receive window of one stream, default 65535 (HTTP/2) or 1 MiB (HTTP/3)
     limit_s                 give up after this, default 60
     until                   "all" streams have ended (default), or all that are read ("read"), then `linger_s` more
+    cut_on_stdin            true: when standard input closes, cancel the streams that have "hold_after"
     stdin                   true: when the streams are done, stay until standard input closes
 
 It writes one JSON object a line: {"event": "head" | "end" | "goaway", ...} when it happens, and at last
@@ -104,6 +105,13 @@ class Stream:
         if self.end is None:
             self.end = how
             say("end", stream=self.index, how=how)
+
+    def finish_whole(self):
+        """The peer ended the stream properly: clean, unless a body is shorter than its head said."""
+        declared = dict(self.answer_fields).get("content-length")
+        bodiless = self.method == "HEAD" or self.status == 304
+        short = declared is not None and not bodiless and int(declared) != self.received
+        self.finish(f"{self.received} bytes of {declared}" if short else "clean")
 
     def report(self):
         return {
