@@ -16,11 +16,11 @@
 #define EG_ABI 1
 
 /* Sizes of the arrays that are indexed by an identifier; 0 is never one. */
-#define EG_MAX_VIPS 4096
-#define EG_MAX_POOLS 4096
+#define EG_MAX_VIPS	4096
+#define EG_MAX_POOLS	4096
 #define EG_MAX_BACKENDS 65536
-#define EG_MAX_WORKERS 64
-#define EG_MAX_SOCKS 16384
+#define EG_MAX_WORKERS	64
+#define EG_MAX_SOCKS	16384
 
 /* Prime, and at least 100 times the number of backends a pool is meant for:
  * the Maglev paper's (section 3.4) table size for small imbalance. */
@@ -46,7 +46,7 @@ struct eg_vip_key {
 _Static_assert(sizeof(struct eg_vip_key) == 20, "eg_vip_key");
 
 /* Flags of struct eg_vip. */
-#define EG_VIP_SNAT (1u << 0)	/* forward: write our own source address too */
+#define EG_VIP_SNAT (1u << 0) /* forward: write our own source address too */
 
 /* Element of eg_vips. An id is reused only with a new epoch; a flow whose
  * epoch differs from its VIP's is a miss. Epoch 0 is no VIP. */
@@ -64,21 +64,21 @@ _Static_assert(sizeof(struct eg_vip) == 32, "eg_vip");
 /* --- backends ---------------------------------------------------------- */
 
 enum eg_backend_state {
-	EG_BACKEND_NONE = 0,	/* the slot is free: flows that name it are dead */
+	EG_BACKEND_NONE = 0, /* the slot is free: flows that name it are dead */
 	EG_BACKEND_UP = 1,
-	EG_BACKEND_DRAINING = 2,	/* keeps its flows, gets no new one */
-	EG_BACKEND_DOWN = 3,	/* gets no new flow: the ring's alternate does */
+	EG_BACKEND_DRAINING = 2, /* keeps its flows, gets no new one */
+	EG_BACKEND_DOWN = 3,	 /* gets no new flow: the ring's alternate does */
 };
 
 /* Element of eg_backends: where it is and how a frame reaches it. */
 struct eg_backend {
 	struct eg_addr addr;
-	struct eg_addr source;	/* our address towards it, written by SNAT */
+	struct eg_addr source; /* our address towards it, written by SNAT */
 	__be16 port;
-	__u8 state;		/* enum eg_backend_state */
+	__u8 state; /* enum eg_backend_state */
 	__u8 pad;
-	__u32 generation;	/* of this slot; flows of an older one are misses */
-	__u32 ifindex;		/* next hop: interface, 0 while unresolved */
+	__u32 generation; /* of this slot; flows of an older one are misses */
+	__u32 ifindex;	  /* next hop: interface, 0 while unresolved */
 	__u8 dmac[6];
 	__u8 smac[6];
 };
@@ -89,8 +89,8 @@ _Static_assert(sizeof(struct eg_backend) == 56, "eg_backend");
 /* Element of eg_pools. The hash key is secret: who knows it can choose
  * 5-tuples that collide on one backend. */
 struct eg_pool {
-	__u64 hash_key[2];	/* SipHash-1-3 key */
-	__u32 backends;		/* in the ring now; 0: no new flow is accepted */
+	__u64 hash_key[2]; /* SipHash-1-3 key */
+	__u32 backends;	   /* in the ring now; 0: no new flow is accepted */
 	__u32 pad;
 };
 _Static_assert(sizeof(struct eg_pool) == 24, "eg_pool");
@@ -121,14 +121,14 @@ _Static_assert(sizeof(struct eg_flow_key) == 40, "eg_flow_key");
 #define EG_FLOW_CLAIM 1
 
 enum eg_flow_dir {
-	EG_FLOW_FORWARD = 0,	/* client to backend */
-	EG_FLOW_REVERSE = 1,	/* backend to client */
+	EG_FLOW_FORWARD = 0, /* client to backend */
+	EG_FLOW_REVERSE = 1, /* backend to client */
 };
 
 enum eg_flow_state {
-	EG_FLOW_OPENING = 0,	/* TCP: nothing but SYN seen in this direction */
+	EG_FLOW_OPENING = 0, /* TCP: nothing but SYN seen in this direction */
 	EG_FLOW_OPEN = 1,
-	EG_FLOW_CLOSING = 2,	/* TCP: a FIN or RST was seen in this direction */
+	EG_FLOW_CLOSING = 2, /* TCP: a FIN or RST was seen in this direction */
 };
 
 /* Value of eg_flows. A flow is two entries, and each holds what is needed to
@@ -139,15 +139,15 @@ enum eg_flow_state {
 struct eg_flow {
 	struct eg_addr addr;
 	__be16 port;
-	__u8 dir;		/* enum eg_flow_dir */
-	__u8 state;		/* enum eg_flow_state */
+	__u8 dir;   /* enum eg_flow_dir */
+	__u8 state; /* enum eg_flow_state */
 	__u32 vip;
 	__u32 epoch;
 	__u32 backend;
 	__u32 generation;
-	__u32 seen;		/* low half of jiffies, refreshed once a second */
-	__u32 ifindex;		/* reverse: the interface the client came by, */
-	__u8 dmac[6];		/* and its frames' addresses, turned round */
+	__u32 seen;    /* low half of jiffies, refreshed once a second */
+	__u32 ifindex; /* reverse: the interface the client came by, */
+	__u8 dmac[6];  /* and its frames' addresses, turned round */
 	__u8 smac[6];
 };
 _Static_assert(sizeof(struct eg_flow) == 56, "eg_flow");
@@ -158,12 +158,12 @@ _Static_assert(sizeof(struct eg_flow) == 56, "eg_flow");
  * those of the packet at ingress, from the IP header on. Index 0, which is no
  * VIP's and no backend's, stays zero. */
 struct eg_stats {
-	__u64 packets;		/* forwarded, client to backend */
+	__u64 packets; /* forwarded, client to backend */
 	__u64 bytes;
-	__u64 reply_packets;	/* forwarded, backend to client */
+	__u64 reply_packets; /* forwarded, backend to client */
 	__u64 reply_bytes;
-	__u64 flows;		/* new flows */
-	__u64 drops;		/* packets refused, in either direction */
+	__u64 flows; /* new flows */
+	__u64 drops; /* packets refused, in either direction */
 };
 _Static_assert(sizeof(struct eg_stats) == 48, "eg_stats");
 
@@ -173,7 +173,7 @@ _Static_assert(sizeof(struct eg_stats) == 48, "eg_stats");
  * eg_vip_stats, and the process folds a VIP's figures into the forwarded
  * element (which no program writes) before it gives its id away. */
 enum eg_verdict {
-	EG_VERDICT_FORWARDED = 0,	/* by VIPs that are gone */
+	EG_VERDICT_FORWARDED = 0, /* by VIPs that are gone */
 	EG_VERDICT_PASSED = 1,
 	EG_VERDICT_DROPPED = 2,
 	EG_VERDICTS = 3,
@@ -182,17 +182,17 @@ enum eg_verdict {
 /* Why a packet was refused: index of the per-CPU array eg_drops, the label
  * of the metric, and the code in an event. The order is ABI; append only. */
 enum eg_drop {
-	EG_DROP_NONE = 0,	/* not a reason: keeps 0 from being one */
-	EG_DROP_MALFORMED = 1,	/* headers that contradict the frame or each other */
-	EG_DROP_FRAGMENT = 2,	/* a fragment to a VIP's address */
-	EG_DROP_NO_FLOW = 3,	/* TCP to a VIP, not a SYN, no flow known */
-	EG_DROP_NO_BACKEND = 4,	/* the pool has nobody to take a new flow */
-	EG_DROP_NO_PORT = 5,	/* no free source port in the bounded tries */
-	EG_DROP_NO_NEXT_HOP = 6,	/* the backend's next hop is not resolved */
-	EG_DROP_STALE_REPLY = 7,	/* reply of a flow whose VIP or backend is gone */
-	EG_DROP_TTL = 8,	/* TTL or hop limit would reach zero */
-	EG_DROP_UNUSED_PORT = 9,	/* to a VIP's address, no VIP on that port */
-	EG_DROP_MAP = 10,	/* a map refused an entry */
+	EG_DROP_NONE = 0,	 /* not a reason: keeps 0 from being one */
+	EG_DROP_MALFORMED = 1,	 /* headers that contradict the frame or each other */
+	EG_DROP_FRAGMENT = 2,	 /* a fragment to a VIP's address */
+	EG_DROP_NO_FLOW = 3,	 /* TCP to a VIP, not a SYN, no flow known */
+	EG_DROP_NO_BACKEND = 4,	 /* the pool has nobody to take a new flow */
+	EG_DROP_NO_PORT = 5,	 /* no free source port in the bounded tries */
+	EG_DROP_NO_NEXT_HOP = 6, /* the backend's next hop is not resolved */
+	EG_DROP_STALE_REPLY = 7, /* reply of a flow whose VIP or backend is gone */
+	EG_DROP_TTL = 8,	 /* TTL or hop limit would reach zero */
+	EG_DROP_UNUSED_PORT = 9, /* to a VIP's address, no VIP on that port */
+	EG_DROP_MAP = 10,	 /* a map refused an entry */
 	EG_DROPS = 11,
 };
 
@@ -205,7 +205,7 @@ _Static_assert(sizeof(struct eg_count) == 16, "eg_count");
 /* Index of the per-CPU array eg_misses: why a known flow did not count. */
 enum eg_miss {
 	EG_MISS_EPOCH = 0,	/* its VIP was removed or forwards otherwise now */
-	EG_MISS_GENERATION = 1,	/* its backend left */
+	EG_MISS_GENERATION = 1, /* its backend left */
 	EG_MISS_EXPIRED = 2,	/* idle beyond its state's timeout */
 	EG_MISS_REOPENED = 3,	/* a SYN on a closing flow */
 	EG_MISS_TAKEN = 4,	/* its other half belongs to another flow now */
@@ -215,20 +215,20 @@ enum eg_miss {
 /* --- events ------------------------------------------------------------ */
 
 enum eg_event_kind {
-	EG_EVENT_DROP = 1,	/* sampled; code is enum eg_drop */
-	EG_EVENT_NEXT_HOP = 2,	/* backend has no next hop; resolve it */
+	EG_EVENT_DROP = 1,     /* sampled; code is enum eg_drop */
+	EG_EVENT_NEXT_HOP = 2, /* backend has no next hop; resolve it */
 };
 
 /* Record of the ring buffer eg_events; at most eg_event_rate a second and
  * CPU. What was not sent, or found the buffer full, counts in eg_events_lost. */
 struct eg_event {
-	struct eg_flow_key key;	/* the packet, zero where unknown */
+	struct eg_flow_key key; /* the packet, zero where unknown */
 	__u32 kind;		/* enum eg_event_kind */
 	__u32 code;
 	__u32 vip;
 	__u32 backend;
 	__u32 ifindex;
-	__u32 length;		/* L3 bytes */
+	__u32 length; /* L3 bytes */
 };
 _Static_assert(sizeof(struct eg_event) == 64, "eg_event");
 
@@ -262,10 +262,10 @@ _Static_assert(sizeof(struct eg_worker) == 64, "eg_worker");
 
 /* The only element of eg_meta. */
 struct eg_meta {
-	__u32 abi;		/* EG_ABI of the process that wrote the maps */
+	__u32 abi; /* EG_ABI of the process that wrote the maps */
 	__u32 workers;
-	__u64 generation;	/* of the configuration applied last */
-	__u64 alive;		/* CLOCK_BOOTTIME ns of the process's last beat */
+	__u64 generation; /* of the configuration applied last */
+	__u64 alive;	  /* CLOCK_BOOTTIME ns of the process's last beat */
 };
 _Static_assert(sizeof(struct eg_meta) == 24, "eg_meta");
 

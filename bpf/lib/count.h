@@ -13,8 +13,8 @@ static __always_inline void count_total(__u32 verdict, const struct pkt *p)
 	}
 }
 
-static __always_inline void count_stats(struct eg_stats *s,
-					const struct pkt *p, int reply)
+static __always_inline void count_stats(struct eg_stats *s, const struct pkt *p,
+					int reply)
 {
 	if (!s)
 		return;

@@ -9,19 +9,19 @@
 
 /* A decision: forward, pass, or (greater than zero) an enum eg_drop. */
 #define FORWARD 0
-#define PASS (-1)
+#define PASS	(-1)
 
 struct pkt {
-	struct eg_flow_key key;	/* as it arrived */
+	struct eg_flow_key key; /* as it arrived */
 	__u32 len;		/* L3 bytes, for accounting */
 	__u32 ifindex;		/* where it came in */
 	__u32 vip;		/* known so far: whose figures it counts in */
 	__u32 backend;
-	__u16 l4;		/* offset of the TCP or UDP header */
+	__u16 l4; /* offset of the TCP or UDP header */
 	__u8 ttl;
-	__u8 tcp_flags;		/* byte 13 of the TCP header, 0 for UDP */
+	__u8 tcp_flags; /* byte 13 of the TCP header, 0 for UDP */
 	__u8 v6;
-	__u8 data;		/* it has L4 payload */
+	__u8 data; /* it has L4 payload */
 	__u8 dmac[6];
 	__u8 smac[6];
 } __attribute__((aligned(8)));
@@ -50,8 +50,7 @@ static __always_inline __u32 addr_word(const struct eg_addr *a, int i)
 }
 
 /* Comparisons without branches: fewer paths for the verifier to walk. */
-static __always_inline int addr_equal(const struct eg_addr *a,
-				      const struct eg_addr *b)
+static __always_inline int addr_equal(const struct eg_addr *a, const struct eg_addr *b)
 {
 	return !((addr_word(a, 0) ^ addr_word(b, 0)) |
 		 (addr_word(a, 1) ^ addr_word(b, 1)) |
@@ -73,8 +72,7 @@ static __always_inline int mac_equal(const __u8 *a, const __u8 *b)
 /* A client that wants a new connection: RFC 9293 section 3.5, figure 6. */
 static __always_inline int tcp_opens(const struct pkt *p)
 {
-	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) ==
-	       TCP_SYN;
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
 }
 
 #endif

@@ -33,8 +33,7 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 		return reply ? EG_DROP_STALE_REPLY : MISS;
 	}
 	b = bpf_map_lookup_elem(&eg_backends, &backend);
-	if (!b || b->generation != f->generation ||
-	    b->state == EG_BACKEND_NONE) {
+	if (!b || b->generation != f->generation || b->state == EG_BACKEND_NONE) {
 		count_miss(EG_MISS_GENERATION);
 		p->vip = vip;
 		return reply ? EG_DROP_STALE_REPLY : MISS;
@@ -87,8 +86,7 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 /* No flow, or one that no longer counts. A SYN that reopens a closing flow
  * stays with the flow's backend while that takes new flows: otherwise a forged
  * FIN and SYN could move a live connection after a change of the ring. */
-static __always_inline int decide_new(void *ctx, struct pkt *p,
-				      struct eg_flow *old)
+static __always_inline int decide_new(void *ctx, struct pkt *p, struct eg_flow *old)
 {
 	__u32 prefer = 0;
 	struct eg_vip *vip;

@@ -26,8 +26,8 @@ static __noinline int drop(const struct pkt *p, __u32 reason)
 		if (s)
 			s->drops++;
 	}
-	event_send(p, reason == EG_DROP_NO_NEXT_HOP ? EG_EVENT_NEXT_HOP :
-						      EG_EVENT_DROP, reason);
+	event_send(p, reason == EG_DROP_NO_NEXT_HOP ? EG_EVENT_NEXT_HOP : EG_EVENT_DROP,
+		   reason);
 	return 0;
 }
 

@@ -26,8 +26,7 @@ static __always_inline __u32 flow_timeout(const struct eg_flow *f, __u8 proto)
 	return eg_timeout_open_s * eg_jiffies_hz;
 }
 
-static __always_inline int flow_expired(const struct eg_flow *f, __u8 proto,
-					__u32 now)
+static __always_inline int flow_expired(const struct eg_flow *f, __u8 proto, __u32 now)
 {
 	return now - f->seen >= flow_timeout(f, proto);
 }
@@ -60,12 +59,10 @@ static __always_inline int flow_stands(const struct eg_flow *f)
 	if (!v || v->epoch != f->epoch)
 		return 0;
 	b = bpf_map_lookup_elem(&eg_backends, &backend);
-	return b && b->generation == f->generation &&
-	       b->state != EG_BACKEND_NONE;
+	return b && b->generation == f->generation && b->state != EG_BACKEND_NONE;
 }
 
-static __always_inline int flow_same(const struct eg_flow *a,
-				     const struct eg_flow *b)
+static __always_inline int flow_same(const struct eg_flow *a, const struct eg_flow *b)
 {
 	return (a->vip == b->vip) & (a->epoch == b->epoch) &
 	       (a->backend == b->backend) & (a->generation == b->generation);
@@ -73,8 +70,7 @@ static __always_inline int flow_same(const struct eg_flow *a,
 
 /* The forward half's key, from what the reverse half remembers. */
 static __always_inline int flow_forward_key(struct eg_flow_key *key,
-					    const struct eg_flow *reverse,
-					    __u8 proto)
+					    const struct eg_flow *reverse, __u8 proto)
 {
 	__u32 vip = reverse->vip;
 	struct eg_vip *v = bpf_map_lookup_elem(&eg_vips, &vip);
@@ -92,8 +88,7 @@ static __always_inline int flow_forward_key(struct eg_flow_key *key,
 
 /* The reverse half's key, from what the forward half remembers. */
 static __always_inline int flow_reverse_key(struct eg_flow_key *key,
-					    const struct eg_flow *forward,
-					    __u8 proto)
+					    const struct eg_flow *forward, __u8 proto)
 {
 	__u32 backend = forward->backend;
 	struct eg_backend *b = bpf_map_lookup_elem(&eg_backends, &backend);
@@ -126,8 +121,7 @@ static __noinline int flow_dead(const struct eg_flow_key *reverse_key,
 	forward = bpf_map_lookup_elem(&eg_flows, &key);
 	if (!forward)
 		return 1;
-	if (!(flow_same(forward, reverse) &
-	      (forward->port == reverse_key->dport) &
+	if (!(flow_same(forward, reverse) & (forward->port == reverse_key->dport) &
 	      addr_equal(&forward->addr, &reverse_key->daddr)))
 		return 1;
 	return flow_expired(forward, reverse_key->proto, now);
@@ -177,18 +171,16 @@ static __noinline int flow_is_free(const struct eg_flow_key *key,
 {
 	struct eg_flow *there = bpf_map_lookup_elem(&eg_flows, key);
 
-	return !there || flow_is_mine(value, there) ||
-	       flow_dead(key, there, now);
+	return !there || flow_is_mine(value, there) || flow_dead(key, there, now);
 }
 
 /* Claim a port by inserting the reverse entry. Looked up first, because an
  * insert that fails takes a free node first, and may evict a flow for it. */
-static __noinline int flow_claim(struct eg_flow_key *key,
-				 const struct eg_flow *value, __u32 now)
+static __noinline int flow_claim(struct eg_flow_key *key, const struct eg_flow *value,
+				 __u32 now)
 {
 	if (!bpf_map_lookup_elem(&eg_flows, key))
-		return bpf_map_update_elem(&eg_flows, key, value,
-					   BPF_NOEXIST) ? -1 : 0;
+		return bpf_map_update_elem(&eg_flows, key, value, BPF_NOEXIST) ? -1 : 0;
 	return flow_take_over(key, value, now);
 }
 
@@ -200,22 +192,21 @@ static __noinline int flow_claim(struct eg_flow_key *key,
  */
 #define MISSED(miss) (-1 - (miss))
 
-static __noinline int flow_refresh(const struct pkt *p, struct eg_flow *f,
-				   __u32 now)
+static __noinline int flow_refresh(const struct pkt *p, struct eg_flow *f, __u32 now)
 {
 	struct eg_flow_key key;
 	struct eg_flow *other;
 	struct eg_flow twin;
 	int forward = f->dir == EG_FLOW_FORWARD;
 
-	if (forward ? flow_reverse_key(&key, f, p->key.proto) :
-		      flow_forward_key(&key, f, p->key.proto))
+	if (forward ? flow_reverse_key(&key, f, p->key.proto)
+		    : flow_forward_key(&key, f, p->key.proto))
 		return MISSED(EG_MISS_TAKEN);
 	other = bpf_map_lookup_elem(&eg_flows, &key);
-	if (other && (!flow_same(f, other) || other->dir == f->dir ||
-		      other->port != (forward ? p->key.sport : p->key.dport) ||
-		      !addr_equal(&other->addr, forward ? &p->key.saddr :
-							  &p->key.daddr)))
+	if (other &&
+	    (!flow_same(f, other) || other->dir == f->dir ||
+	     other->port != (forward ? p->key.sport : p->key.dport) ||
+	     !addr_equal(&other->addr, forward ? &p->key.saddr : &p->key.daddr)))
 		return MISSED(EG_MISS_TAKEN);
 	if (flow_expired(f, p->key.proto, now) &&
 	    (!other || flow_expired(other, p->key.proto, now)))
@@ -245,7 +236,8 @@ static __noinline int flow_refresh(const struct pkt *p, struct eg_flow *f,
 		__builtin_memset(twin.smac, 0, 6);
 	}
 	if (bpf_map_update_elem(&eg_flows, &key, &twin,
-				other ? BPF_EXIST : BPF_NOEXIST) && !other)
+				other ? BPF_EXIST : BPF_NOEXIST) &&
+	    !other)
 		return MISSED(EG_MISS_TAKEN);
 	return FORWARD;
 }

@@ -3,8 +3,7 @@
 #ifndef EG_LIB_L2_H
 #define EG_LIB_L2_H
 
-static __always_inline void l2_write(struct ethhdr *eth,
-				     const struct forward *fw)
+static __always_inline void l2_write(struct ethhdr *eth, const struct forward *fw)
 {
 	__builtin_memcpy(eth->h_dest, fw->dmac, 6);
 	__builtin_memcpy(eth->h_source, fw->smac, 6);

@@ -8,8 +8,7 @@
 /* Beyond Ethernet, IPv6 and seven extension headers of the largest size. */
 #define L4_OFFSET_MAX 0x3fff
 
-static __always_inline int nat_write(void *data, void *data_end,
-				     const struct pkt *p,
+static __always_inline int nat_write(void *data, void *data_end, const struct pkt *p,
 				     const struct forward *fw)
 {
 	void *l4 = data + (p->l4 & L4_OFFSET_MAX);

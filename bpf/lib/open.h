@@ -8,7 +8,7 @@
 #define PORT_TRIES 16
 
 struct opening {
-	struct eg_flow_key key;	/* of the reverse half */
+	struct eg_flow_key key; /* of the reverse half */
 	struct eg_flow flow;	/* the reverse half, then the forward one */
 	__u64 hash;
 	__u32 now;

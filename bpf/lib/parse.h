@@ -7,17 +7,17 @@
 #ifndef EG_LIB_PARSE_H
 #define EG_LIB_PARSE_H
 
-#define PARSED 0
-#define NOT_OURS (-1)	/* cannot be an L4 VIP's: the stack knows better */
-#define MALFORMED (-2)	/* headers that contradict the frame or each other */
-#define FRAGMENT (-3)	/* has no ports, or is not whole */
+#define PARSED	  0
+#define NOT_OURS  (-1) /* cannot be an L4 VIP's: the stack knows better */
+#define MALFORMED (-2) /* headers that contradict the frame or each other */
+#define FRAGMENT  (-3) /* has no ports, or is not whole */
 
 struct cursor {
 	void *pos;
-	void *end;		/* of the linear part */
+	void *end; /* of the linear part */
 	void *data;
-	__u32 frame;		/* bytes in the frame, linear or not */
-	__u32 left;		/* bytes of L3 behind the cursor */
+	__u32 frame; /* bytes in the frame, linear or not */
+	__u32 left;  /* bytes of L3 behind the cursor */
 };
 
 /* RFC 8200 section 4.1 knows six extension headers, one of them twice. */
@@ -168,11 +168,13 @@ static __always_inline int parse_udp(struct cursor *c, struct pkt *p)
 	return PARSED;
 }
 
-static __always_inline int parse(void *data, void *data_end, __u32 frame,
-				 struct pkt *p)
+static __always_inline int parse(void *data, void *data_end, __u32 frame, struct pkt *p)
 {
 	struct cursor c = {
-		.pos = data, .end = data_end, .data = data, .frame = frame,
+		.pos = data,
+		.end = data_end,
+		.data = data,
+		.frame = frame,
 	};
 	int proto = parse_eth(&c, p);
 

@@ -14,13 +14,14 @@
 
 /* The listener of this very address, else the one of its family's
  * unspecified address. */
-static __always_inline struct eg_listener *
-steer_listener(struct bpf_sk_lookup *ctx)
+static __always_inline struct eg_listener *steer_listener(struct bpf_sk_lookup *ctx)
 {
 	struct eg_listener_key key = {};
 	struct eg_listener *listener;
 	__u32 words[4] = {
-		CTX(local_ip6[0]), CTX(local_ip6[1]), CTX(local_ip6[2]),
+		CTX(local_ip6[0]),
+		CTX(local_ip6[1]),
+		CTX(local_ip6[2]),
 		CTX(local_ip6[3]) | CTX(local_ip4),
 	};
 
@@ -46,8 +47,8 @@ steer_listener(struct bpf_sk_lookup *ctx)
 static __always_inline __u32 steer_hash(struct bpf_sk_lookup *ctx)
 {
 	__u32 h = CTX(remote_ip4) ^ CTX(local_ip4) ^ CTX(remote_ip6[0]) ^
-		  CTX(remote_ip6[1]) ^ CTX(remote_ip6[2]) ^
-		  CTX(remote_ip6[3]) ^ CTX(local_ip6[3]);
+		  CTX(remote_ip6[1]) ^ CTX(remote_ip6[2]) ^ CTX(remote_ip6[3]) ^
+		  CTX(local_ip6[3]);
 
 	h ^= ((__u32)ctx->remote_port << 16) | ctx->local_port;
 	/* the finalizer of MurmurHash3 (public domain): every bit of the
@@ -90,8 +91,7 @@ static __always_inline __u32 steer_least_loaded(const struct eg_listener *l,
 /* The chosen worker's socket, or the next one's if that worker has closed
  * its own. With none left the stack looks for itself. */
 static __always_inline void steer_assign(struct bpf_sk_lookup *ctx,
-					 const struct eg_listener *l,
-					 __u32 first)
+					 const struct eg_listener *l, __u32 first)
 {
 	__u32 workers = steer_workers(l), slot, i;
 	struct bpf_sock *sk;

@@ -52,11 +52,9 @@ static __noinline int vip_local_socket(void *ctx, const struct pkt *p)
 		size = sizeof(tuple.ipv4);
 	}
 	if (p->key.proto == IPPROTO_TCP)
-		sk = bpf_skc_lookup_tcp(ctx, &tuple, size,
-					BPF_F_CURRENT_NETNS, 0);
+		sk = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	else
-		sk = bpf_sk_lookup_udp(ctx, &tuple, size,
-				       BPF_F_CURRENT_NETNS, 0);
+		sk = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;
 	bpf_sk_release(sk);

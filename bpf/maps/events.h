@@ -21,7 +21,7 @@ struct {
 /* How many events did this CPU send in the current second? Private to the
  * loaded object, never pinned: losing it costs one second's count. */
 struct eg_gate {
-	__u64 since;		/* jiffies when the second began */
+	__u64 since; /* jiffies when the second began */
 	__u64 sent;
 };
 

@@ -17,12 +17,13 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, EG_MAX_POOLS);
 	__type(key, __u32);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_ARRAY);
-		__uint(max_entries, EG_RING_SLOTS);
-		__type(key, __u32);
-		__type(value, struct eg_slot);
-	});
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_ARRAY);
+			__uint(max_entries, EG_RING_SLOTS);
+			__type(key, __u32);
+			__type(value, struct eg_slot);
+		});
 } eg_rings SEC(".maps");
 
 #endif

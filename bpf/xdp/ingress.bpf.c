@@ -72,8 +72,7 @@ int eg_xdp_ingress(struct xdp_md *ctx)
 	int verdict;
 
 	p.ifindex = ctx->ingress_ifindex;
-	verdict = decide(ctx, parse(data, data_end, frame_bytes(ctx), &p), &p,
-			 &fw);
+	verdict = decide(ctx, parse(data, data_end, frame_bytes(ctx), &p), &p, &fw);
 	if (verdict == PASS) {
 		count_total(EG_VERDICT_PASSED, &p);
 		return XDP_PASS;

@@ -33,6 +33,7 @@ impl fmt::Display for Transport {
 pub trait Steering: Send + Sync {
     /// Worker `worker` of `workers` offers this listening socket for traffic to these addresses. Called once for each
     /// worker, before any of them accepts.
+    #[allow(clippy::too_many_arguments, reason = "each is one fact about the socket; a struct would only rename them")]
     fn publish(
         &self,
         listener: &str,

@@ -143,6 +143,7 @@ impl World {
 
     /// Sends `packets` frames, the four bytes at `at` different for each of `flows` flows, beginning with number `turn`,
     /// through `target`. Returns nanoseconds per packet, the harness included, and the last verdict.
+    #[allow(clippy::too_many_arguments, reason = "one call, one packet: each is one fact about it")]
     pub(crate) fn send(
         &self,
         target: Target,
