@@ -95,7 +95,7 @@ fn a_large_upload_and_download_arrive_whole() {
         stream.write_all(&body).unwrap();
     });
     let (_edge, address) = edge(Scheme::Http, &[backend], Limits::default());
-    let body: Vec<u8> = (0..SIZE).map(|i| (i * 7 >> 3) as u8).collect();
+    let body: Vec<u8> = (0..SIZE).map(|i| ((i * 7) >> 3) as u8).collect();
     let mut client = connect(address);
     let mut sending = client.try_clone().unwrap();
     let sent = body.clone();

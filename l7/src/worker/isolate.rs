@@ -60,6 +60,6 @@ mod tests {
             tokio::task::yield_now().await;
             panic!("boom {}", 1)
         });
-        assert_eq!(caught.await.map(|()| ()).unwrap_err().to_string(), "boom 1");
+        assert_eq!(caught.await.unwrap_err().to_string(), "boom 1");
     }
 }
