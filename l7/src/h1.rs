@@ -58,3 +58,6 @@ impl From<Bad> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,7 +132,7 @@ impl Head {
     /// Replaces a request's authority. Userinfo is refused: RFC 9110 section 4.2.4, "a recipient SHOULD parse for
     /// userinfo and treat its presence as an error".
     pub fn set_authority(&mut self, new: &[u8]) -> Result<(), HeadError> {
-        if !new.iter().all(|&b| is_authority(b)) {
+        if !new.is_empty() && !is_authority(new) {
             return Err(HeadError::Authority);
         }
         let span = self.append(new)?;
@@ -274,11 +274,28 @@ fn is_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// What may stand in `host[:port]` (RFC 3986 section 3.2.2): unreserved, percent, sub-delims, colon and brackets.
-fn is_authority(byte: u8) -> bool {
+/// `host[:port]` (RFC 3986 section 3.2): a bracketed address or a name, and a port of digits.
+fn is_authority(authority: &[u8]) -> bool {
+    let (host, port) = match authority {
+        [b'[', rest @ ..] => match rest.iter().position(|&b| b == b']') {
+            Some(end) => rest.split_at(end),
+            None => return false,
+        },
+        _ => authority.split_at(authority.iter().position(|&b| b == b':').unwrap_or(authority.len())),
+    };
+    let bracketed = authority.first() == Some(&b'[');
+    let port = if bracketed { port.get(1..).unwrap_or_default() } else { port };
+    let host_ok = |&b: &u8| if bracketed { b.is_ascii_hexdigit() || b == b':' || b == b'.' } else { is_host(b) };
+    let port_ok = port.is_empty() || (port.first() == Some(&b':') && port.iter().skip(1).all(u8::is_ascii_digit));
+    !host.is_empty() && host.iter().all(host_ok) && port_ok
+}
+
+/// What may stand in a registered name (RFC 3986 section 3.2.2), but no comma: it separates what two Host fields merged
+/// into one would name.
+fn is_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+')
-        || matches!(byte, b',' | b';' | b'=' | b':' | b'[' | b']')
+        || matches!(byte, b';' | b'=')
 }
 
 #[cfg(test)]
