@@ -183,8 +183,11 @@ fn a_truncated_response_is_reset_with_internal_error() {
     let (_edge, address) = edge(Scheme::Http, &[backend], Limits::default());
     run(async {
         let mut client = client(address).await;
-        let response = client.send_request(get("/"), true).unwrap().0.await.unwrap();
-        let error = read(&mut response.into_body()).await.unwrap_err();
+        // Head and reset may arrive together, and then this client tells of the reset alone.
+        let error = match client.send_request(get("/"), true).unwrap().0.await {
+            Ok(response) => read(&mut response.into_body()).await.unwrap_err(),
+            Err(error) => error,
+        };
         assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
     });
 }
@@ -211,7 +214,7 @@ fn what_we_do_not_serve_is_refused_by_status() {
     let (backend, _heads) = canned(OK);
     let (_edge, address) = edge(Scheme::Http, &[backend], Limits { head_fields: 20, ..Limits::default() });
     run(async {
-        let mut client = client(address).await;
+        let client = client(address).await;
         let mut many = get("/");
         for i in 0..30 {
             many.headers_mut().append("x", i.into());
