@@ -43,14 +43,13 @@ CASES = [
 class Bench:
     """The backend, the certificate and the subjects of one run."""
 
-    def __init__(self, directory, ours, peers=(Nginx, Haproxy)):
+    def __init__(self, directory, binary, ours=Ours, peers=(Nginx, Haproxy)):
         self.directory = directory
         self.proxy_cpus, self.load_cpus = cores()
         self.tls = certificate(directory)
         self.backend = Backend(directory, self.load_cpus)
-        Ours.binary = ours
-        kinds = ([Ours] if ours else []) + list(peers)
-        self.subjects = [kind(directory, self.proxy_cpus, self.backend, self.tls) for kind in kinds]
+        Ours.binary = binary
+        self.subjects = [kind(directory, self.proxy_cpus, self.backend, self.tls) for kind in (ours, *peers)]
         self.noisy = 0
 
     def versions(self):
@@ -199,11 +198,11 @@ def answers_whole(subject, case):
         time.sleep(0.1)
 
 
-def run(directory, ours, tools, quick, failures, cases=None, peers=(Nginx, Haproxy)):
+def run(directory, binary, tools, quick, failures, cases=None, **subjects):
     """All rows of the part. A case that fails is named in `failures`, and the next one goes on."""
     rounds, seconds = (3, 1) if quick else (7, 3)
     eg_bench = os.path.join(tools, "eg-bench")
-    bench = Bench(directory, ours, peers)
+    bench = Bench(directory, binary, **subjects)
     rows = []
     try:
         print("subjects:", ", ".join(f"{name} {version}" for name, version in bench.versions().items()))

@@ -9,10 +9,10 @@ import os
 
 import l7
 from load import h3
-from subjects import LARGE, SMALL
+from subjects import LARGE, SMALL, OursWithHttp3
 
 
-def run(directory, ours, tools, quick, failures):
+def run(directory, binary, tools, quick, failures):
     eg_bench = os.path.join(tools, "eg-bench")
 
     def case(name, path, size, connections, streams):
@@ -27,4 +27,4 @@ def run(directory, ours, tools, quick, failures):
     cases = [case("h3-h1.1KiB", "/", SMALL, 16, 8), case("h3-h1.16MiB", "/large", LARGE, 4, 1)]
     place = os.path.join(directory, "quic")
     os.makedirs(place)
-    return l7.run(place, ours, tools, quick, failures, cases, peers=())
+    return l7.run(place, binary, tools, quick, failures, cases, ours=OursWithHttp3, peers=())

@@ -55,7 +55,7 @@ def main():
     build("--workspace", "--bin", "eg-bench")
     if args.ours is None and {"l7", "quic"} & set(parts):
         build("--release", "--workspace", "--bin", "expressgateway")
-    ours = args.ours or os.path.join(target, "release/expressgateway")
+    binary = args.ours or os.path.join(target, "release/expressgateway")
     tools = os.path.join(target, "debug")
 
     print(f"machine: {machine()}")
@@ -63,7 +63,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="eg-bench-") as directory:
         for part in parts:
             module = {"l4": l4, "l7": l7, "quic": quic}[part]
-            rows += module.run(directory, ours, tools, args.quick, failures)
+            rows += module.run(directory, binary, tools, args.quick, failures)
     print()
     print(table(rows))
     if args.json:

@@ -174,6 +174,7 @@ class Ours(Subject):
 
     name = "ours"
     binary = None
+    http3 = "false"
 
     def command(self):
         cert, key, _ = self.tls
@@ -194,6 +195,7 @@ protocol = "http"
 name = "secure"
 address = "127.0.0.1:{self.https}"
 protocol = "https"
+http3 = {self.http3}
 tls = {{ cert = "{cert}", key = "{key}" }}
 
 [[routes]]
@@ -216,6 +218,10 @@ address = "127.0.0.1:{self.backend.port}"
 
     def version(self):
         return subprocess.run([self.binary, "--version"], capture_output=True, text=True).stdout.splitlines()[0]
+
+
+class OursWithHttp3(Ours):
+    http3 = "true"
 
 
 def tool(name):

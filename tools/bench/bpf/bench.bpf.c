@@ -18,10 +18,6 @@
  * IP header's addresses on, as long as the product's flow key. */
 #define KEY_AT 26
 #define KEY_WORDS 5
-/* Odd, so that multiplying by it permutes the integers modulo a power of two:
- * turns visit every flow once, in an order that no prefetcher foresees. */
-#define STRIDE 2654435761u
-
 struct bench_key {
 	__u64 w[KEY_WORDS];
 };
@@ -48,7 +44,7 @@ struct {
 	__u32 mask;	/* flows - 1; 0: every turn sends the same packet */
 	__u32 at;	/* offset of the four bytes that tell flows apart */
 	__u32 turn;	/* packets sent */
-	__u32 pad;
+	__u32 stride;	/* odd: turns visit every flow once, in its order */
 } bench;
 
 /* System calls by number, of the process groups in `bench_watched`. */
@@ -83,7 +79,8 @@ int bench_each(struct xdp_md *ctx)
 	flow = data + offset;
 	if ((void *)(flow + 1) > end)
 		return XDP_ABORTED;
-	*flow ^= __builtin_bswap32((bench.turn++ * STRIDE) & bench.mask);
+	*flow ^= __builtin_bswap32((bench.turn++ * bench.stride) &
+				   bench.mask);
 	bpf_tail_call(ctx, &bench_target, 0);
 	return XDP_ABORTED;
 }

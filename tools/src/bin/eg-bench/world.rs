@@ -141,8 +141,8 @@ impl World {
         Ok(())
     }
 
-    /// Sends `packets` frames, the four bytes at `at` different for each of `flows` flows, beginning with number `turn`,
-    /// through `target`. Returns nanoseconds per packet, the harness included, and the last verdict.
+    /// Sends `packets` frames, the four bytes at `at` different for each of `flows` flows, from turn `turn` on in
+    /// this order, through `target`. Returns nanoseconds per packet, the harness included, and the last verdict.
     #[allow(clippy::too_many_arguments, reason = "one call, one packet: each is one fact about it")]
     pub(crate) fn send(
         &self,
@@ -150,11 +150,11 @@ impl World {
         frame: &Frame,
         flows: u32,
         at: usize,
-        turn: u32,
+        (order, turn): (Order, u32),
         packets: u32,
     ) -> Result<(f64, u32)> {
         let mut state = frame.to_vec();
-        for word in [flows - 1, at as u32, turn, 0] {
+        for word in [flows - 1, at as u32, turn, order as u32] {
             state.extend_from_slice(&word.to_ne_bytes());
         }
         let bss = self.harness.maps().find(|m| m.name().to_string_lossy().ends_with(".bss")).ok_or("no .bss")?;
@@ -222,6 +222,16 @@ impl World {
     fn map(&self, name: &str) -> Result<Map<'_>> {
         find(self.object(Target::Product), name)
     }
+}
+
+/// In which order turns visit the flows: what the flow's number is multiplied by, modulo a power of two. Both are odd, so
+/// each visits every flow once.
+#[derive(Clone, Copy)]
+pub(crate) enum Order {
+    /// One after the other: how flows and yardstick keys are made.
+    Made = 1,
+    /// An order that no prefetcher foresees. Visiting flows as they were made would read their entries in a row.
+    Scattered = 2_654_435_761,
 }
 
 /// What the harness hands a frame to.
