@@ -59,24 +59,16 @@ pub enum Refusal {
     Method,
     /// The client was too slow to send its request.
     ClientTimeout,
-    /// The client's body is larger than allowed.
-    BodyTooLarge,
     /// The client's head is larger than allowed, or has too many fields.
     HeadTooLarge,
-    /// The request target is longer than allowed.
-    TargetTooLong,
     /// An expectation other than 100-continue.
     Expectation,
-    /// A coding or version that we do not speak.
-    NotImplemented,
     /// The backend's fault: it cannot be connected, it closed, or its answer is malformed.
     BadGateway,
     /// The pool has no backend.
     NoBackend,
     /// The backend was too slow.
     BackendTimeout,
-    /// Our own fault.
-    Internal,
 }
 
 impl Refusal {
@@ -87,12 +79,8 @@ impl Refusal {
             Refusal::NoRoute => 404,
             Refusal::Method => 405,
             Refusal::ClientTimeout => 408,
-            Refusal::BodyTooLarge => 413,
-            Refusal::TargetTooLong => 414,
             Refusal::Expectation => 417,
             Refusal::HeadTooLarge => 431,
-            Refusal::Internal => 500,
-            Refusal::NotImplemented => 501,
             Refusal::BadGateway => 502,
             Refusal::NoBackend => 503,
             Refusal::BackendTimeout => 504,
@@ -106,12 +94,8 @@ impl Refusal {
             Refusal::NoRoute => "404 not found\n",
             Refusal::Method => "405 method not allowed\n",
             Refusal::ClientTimeout => "408 request timeout\n",
-            Refusal::BodyTooLarge => "413 content too large\n",
-            Refusal::TargetTooLong => "414 uri too long\n",
             Refusal::Expectation => "417 expectation failed\n",
             Refusal::HeadTooLarge => "431 request header fields too large\n",
-            Refusal::Internal => "500 internal server error\n",
-            Refusal::NotImplemented => "501 not implemented\n",
             Refusal::BadGateway => "502 bad gateway\n",
             Refusal::NoBackend => "503 service unavailable\n",
             Refusal::BackendTimeout => "504 gateway timeout\n",

@@ -14,7 +14,7 @@ pub(crate) mod parse;
 pub(crate) mod wire;
 
 #[doc(hidden)]
-pub use fuzz::fuzz;
+pub use fuzz::{First, first, fuzz};
 
 use crate::error::Refusal;
 

@@ -2,12 +2,21 @@
 //! The H1 codec under a seeded mutator: a corpus of requests and responses, cut, spliced and bent for a few seconds. The same
 //! seed gives the same run; a failure prints the input.
 
+use eg_l7::h1::First;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 
 const CORPUS: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\nHost: a.example\r\nUser-Agent: x\r\nAccept: */*\r\n\r\nGET /2 HTTP/1.1\r\nHost: b\r\n\r\n",
     b"POST /p?q HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloPOST / HTTP/1.0\r\n\r\n",
-    b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\na;x=y\r\n0123456789\r\n0\r\nX-T: v\r\n\r\n",
+    b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\na;x=y\r\n0123456789\r\n10\r\n0123456789abcdef\r\n0\r\nX-T: v\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\nConnection: close, x\r\nExpect: 100-continue\r\n\r\n",
     b"GET http://a:1/x HTTP/1.1\r\nHost: a:1\r\nCookie: a=b; c=d\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer: x\r\n\r\nok",
@@ -96,4 +105,66 @@ fn no_bytes_break_the_codec() {
         runs += 1;
     }
     println!("{runs} inputs");
+}
+
+/// What hyper's server makes of the first request: nothing if it refuses it.
+async fn hyper_first(bytes: &[u8]) -> Option<First> {
+    let (mut near, far) = tokio::io::duplex(bytes.len() + 1);
+    near.write_all(bytes).await.unwrap();
+    near.shutdown().await.unwrap();
+    let seen = Rc::new(RefCell::new(None));
+    let recording = Rc::clone(&seen);
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let recording = Rc::clone(&recording);
+        async move {
+            let method = request.method().as_str().as_bytes().to_vec();
+            let path = request.uri().path_and_query().map_or("", |path| path.as_str()).as_bytes().to_vec();
+            if let Ok(body) = request.into_body().collect().await {
+                let body = body.to_bytes().to_vec();
+                recording.borrow_mut().get_or_insert(First { method, path, body });
+            }
+            let mut response = Response::new(Empty::<Bytes>::new());
+            response.headers_mut().insert("connection", "close".parse().unwrap());
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let reading = tokio::spawn(async move { tokio::io::copy(&mut near, &mut tokio::io::sink()).await });
+    // An error is how hyper refuses; what was recorded tells.
+    let _ =
+        hyper::server::conn::http1::Builder::new().half_close(true).serve_connection(TokioIo::new(far), service).await;
+    reading.abort();
+    seen.take()
+}
+
+#[test]
+fn what_we_and_hyper_both_take_is_the_same_request() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut random = Random(0x6879);
+    let (mut both, mut only_we, mut only_hyper) = (0, 0, 0);
+    runtime.block_on(async {
+        for bytes in CORPUS.iter().filter(|bytes| !bytes.starts_with(b"HTTP/")) {
+            let ours = eg_l7::h1::first(bytes);
+            assert!(ours.is_some(), "an honest request is taken: {}", bytes.escape_ascii());
+            assert_eq!(ours, hyper_first(bytes).await);
+        }
+        for _ in 0..20_000 {
+            let bytes = mutate(&mut random);
+            match (eg_l7::h1::first(&bytes), hyper_first(&bytes).await) {
+                (Some(ours), Some(theirs)) => {
+                    assert_eq!(ours, theirs, "input: {}", bytes.escape_ascii());
+                    both += 1;
+                }
+                (Some(_), None) => {
+                    println!("only we: {}", bytes.escape_ascii());
+                    only_we += 1;
+                }
+                (None, Some(_)) => only_hyper += 1,
+                (None, None) => {}
+            }
+        }
+    });
+    println!("both {both}, only we {only_we}, only hyper {only_hyper}");
+    assert!(both > 2_000, "the comparison compares too little: {both}");
+    assert_eq!(only_we, 0, "we are the stricter one");
+    assert!(only_hyper > 0, "smuggling attempts that hyper takes are in this corpus");
 }

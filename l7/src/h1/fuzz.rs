@@ -107,3 +107,31 @@ fn again(head: &Head, response: bool) {
     }
     assert!(text.is_empty() || parse::end(&text, &mut scanned, bounds) == Ok(Some(text.len())));
 }
+
+/// What the first request of a byte stream is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct First {
+    /// Its method.
+    pub method: Vec<u8>,
+    /// Its path and query.
+    pub path: Vec<u8>,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// The first request, if the codec takes it and it is whole: to be compared with what another parser makes of it.
+pub fn first(data: &[u8]) -> Option<First> {
+    let end = parse::end(data, &mut 0, BOUNDS).ok()??;
+    let (head, rest) = data.split_at_checked(end)?;
+    let request = parse::request(head, BOUNDS).ok()?;
+    let mut decoder = Decoder::new(request.body, BOUNDS);
+    let mut bytes = BytesMut::from(rest);
+    let mut body = Vec::new();
+    while !decoder.done() {
+        if let Frame::Data(data) = decoder.decode(&mut bytes).ok()?? {
+            body.extend_from_slice(&data);
+        }
+    }
+    let (method, path) = (request.head.method().to_vec(), request.head.path().to_vec());
+    Some(First { method, path, body })
+}
