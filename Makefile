@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build demo test bench lint fmt release clean
+.PHONY: help bootstrap build demo test vmtest soak bench lint fmt release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,14 @@ demo: bootstrap ## the whole product in network namespaces until Ctrl-C; ARGS=--
 
 test: ## everything that must hold: bootstrap, build, lint, tests; ARGS=--full for 1 GiB bodies; ARGS="--only NAME" for one stage
 	@tools/test $(ARGS)
+
+vmtest: bootstrap ## the packet table and every object inside another kernel, in an emulator: make vmtest KERNEL=6.1
+	@vmtests/bootstrap
+	$(CARGO) build --quiet --workspace --bin eg-vmtests
+	@target/debug/eg-vmtests --kernel $(or $(KERNEL),6.1)
+
+soak: ## the tests with the full counts that make test reduces: 1 GiB bodies on every front
+	@tools/test --full
 
 bench: bootstrap ## us beside nginx and HAProxy, and the cost of a packet; ARGS="--only l4|l7|quic --quick --json FILE"
 	@python3 tools/bench/run.py $(ARGS)

@@ -44,7 +44,7 @@ fn series_from_arguments() -> Result<String, String> {
 /// Builds the packet tests and sets a copy of the binary aside, which a build meanwhile does not replace.
 fn packet_tests(workspace: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace).args(["test", "-p", "eg-kernel-tests", "--test", "packets", "--no-run"]);
+    cargo.current_dir(workspace).args(["test", "--workspace", "--test", "packets", "--no-run"]);
     // cargo says on its standard error: Executable tests/packets.rs (target/debug/deps/packets-…)
     let output = cargo.output().map_err(|e| format!("cannot run cargo: {e}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
