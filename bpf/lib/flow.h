@@ -142,8 +142,8 @@ static __always_inline int flow_is_mine(const struct eg_flow *mine,
  * somebody is at it. Programs are not preempted between the two, so it lives
  * for microseconds; who meets it takes another port.
  */
-static __noinline int flow_take_over(struct eg_flow_key *key,
-				     const struct eg_flow *value, __u32 now)
+static __always_inline int flow_take_over(struct eg_flow_key *key,
+					  const struct eg_flow *value, __u32 now)
 {
 	struct eg_flow *there;
 	long err;
@@ -166,8 +166,8 @@ static __noinline int flow_take_over(struct eg_flow_key *key,
 }
 
 /* May this key be claimed, as far as one look can tell? */
-static __noinline int flow_is_free(const struct eg_flow_key *key,
-				   const struct eg_flow *value, __u32 now)
+static __always_inline int flow_is_free(const struct eg_flow_key *key,
+					const struct eg_flow *value, __u32 now)
 {
 	struct eg_flow *there = bpf_map_lookup_elem(&eg_flows, key);
 
@@ -176,8 +176,8 @@ static __noinline int flow_is_free(const struct eg_flow_key *key,
 
 /* Claim a port by inserting the reverse entry. Looked up first, because an
  * insert that fails takes a free node first, and may evict a flow for it. */
-static __noinline int flow_claim(struct eg_flow_key *key, const struct eg_flow *value,
-				 __u32 now)
+static __always_inline int flow_claim(struct eg_flow_key *key,
+				      const struct eg_flow *value, __u32 now)
 {
 	if (!bpf_map_lookup_elem(&eg_flows, key))
 		return bpf_map_update_elem(&eg_flows, key, value, BPF_NOEXIST) ? -1 : 0;

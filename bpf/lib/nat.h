@@ -8,6 +8,39 @@
 /* Beyond Ethernet, IPv6 and seven extension headers of the largest size. */
 #define L4_OFFSET_MAX 0x3fff
 
+/* TCP's or UDP's part; `delta` is what changes in the pseudo-header. */
+static __always_inline int nat_write_l4(void *l4, void *data_end, const struct pkt *p,
+					const struct forward *fw, __u64 delta)
+{
+	struct tcphdr *tcp = l4;
+	struct udphdr *udp = l4;
+	__u16 check;
+
+	delta +=
+		csum_half(p->key.sport, fw->sport) + csum_half(p->key.dport, fw->dport);
+	if (p->key.proto == IPPROTO_TCP) {
+		if ((void *)(tcp + 1) > data_end)
+			return -1;
+		tcp->check = csum_apply(tcp->check, delta);
+		tcp->source = fw->sport;
+		tcp->dest = fw->dport;
+		return 0;
+	}
+	if ((void *)(udp + 1) > data_end)
+		return -1;
+	/* RFC 768: zero says "no checksum", and what computes to zero
+	 * is sent as all ones. RFC 6936 lets IPv6 tunnels do the same. */
+	if (udp->check) {
+		check = csum_apply(udp->check, delta);
+		udp->check = check ? check : 0xffff;
+	}
+	udp->source = fw->sport;
+	udp->dest = fw->dport;
+	return 0;
+}
+
+/* Each family checks its header and writes it in one branch: 6.1's
+ * verifier does not see that two tests of p->v6 have the same outcome. */
 static __always_inline int nat_write(void *data, void *data_end, const struct pkt *p,
 				     const struct forward *fw)
 {
@@ -15,44 +48,21 @@ static __always_inline int nat_write(void *data, void *data_end, const struct pk
 	void *l3 = data + ETH_HLEN;
 	struct ipv6hdr *ip6 = l3;
 	struct iphdr *ip = l3;
-	struct tcphdr *tcp = l4;
-	struct udphdr *udp = l4;
-	__u64 addrs, delta;
-	__u16 check;
-
-	if (p->v6 ? (void *)(ip6 + 1) > data_end : (void *)(ip + 1) > data_end)
-		return -1;
+	__u64 addrs;
 
 	addrs = csum_addr(&p->key.saddr, &fw->saddr, p->v6) +
 		csum_addr(&p->key.daddr, &fw->daddr, p->v6);
-	delta = addrs + csum_half(p->key.sport, fw->sport) +
-		csum_half(p->key.dport, fw->dport);
-
-	if (p->key.proto == IPPROTO_TCP) {
-		if ((void *)(tcp + 1) > data_end)
-			return -1;
-		tcp->check = csum_apply(tcp->check, delta);
-		tcp->source = fw->sport;
-		tcp->dest = fw->dport;
-	} else {
-		if ((void *)(udp + 1) > data_end)
-			return -1;
-		/* RFC 768: zero says "no checksum", and what computes to zero
-		 * is sent as all ones. RFC 6936 lets IPv6 tunnels do the same. */
-		if (udp->check) {
-			check = csum_apply(udp->check, delta);
-			udp->check = check ? check : 0xffff;
-		}
-		udp->source = fw->sport;
-		udp->dest = fw->dport;
-	}
-
 	if (p->v6) {
+		if ((void *)(ip6 + 1) > data_end ||
+		    nat_write_l4(l4, data_end, p, fw, addrs))
+			return -1;
 		__builtin_memcpy(&ip6->saddr, &fw->saddr, 16);
 		__builtin_memcpy(&ip6->daddr, &fw->daddr, 16);
 		ip6->hop_limit--;
 		return 0;
 	}
+	if ((void *)(ip + 1) > data_end || nat_write_l4(l4, data_end, p, fw, addrs))
+		return -1;
 	ip->ttl--;
 	ip->check = csum_apply(ip->check, addrs + csum_half(bpf_htons(0x100), 0));
 	__builtin_memcpy(&ip->saddr, &fw->saddr.b[12], 4);

@@ -12,7 +12,9 @@ struct {
 } eg_pools SEC(".maps");
 
 /* Which backend owns this slot of the pool's ring? A ring is filled while
- * nobody sees it and then swapped in whole: no lookup meets half a ring. */
+ * nobody sees it and then swapped in whole: no lookup meets half a ring. The
+ * inner map has sizes, not types: 6.1 lets a ring in only if both or neither
+ * have type information, and rings made at run time have none. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, EG_MAX_POOLS);
@@ -21,8 +23,8 @@ struct {
 		values, struct {
 			__uint(type, BPF_MAP_TYPE_ARRAY);
 			__uint(max_entries, EG_RING_SLOTS);
-			__type(key, __u32);
-			__type(value, struct eg_slot);
+			__uint(key_size, sizeof(__u32));
+			__uint(value_size, sizeof(struct eg_slot));
 		});
 } eg_rings SEC(".maps");
 

@@ -36,7 +36,7 @@ pub(crate) fn run(workspace: &Path, kernel: &Kernel, tests: &Path) -> Result<(),
         return Ok(());
     }
     let how = if console.contains(FAILED) { "tests failed" } else { "the guest ended before its tests did" };
-    Err(format!("{}: {how}:\n{}", kernel.release, tail(&console)))
+    Err(format!("{}: {how} (all of it is in .cache/kernels/console.log):\n{}", kernel.release, tail(&console)))
 }
 
 /// What the guest runs. The host's root is there, read-only, so the binary is where it is here.
@@ -47,7 +47,7 @@ fn write_script(workspace: &Path, tests: &Path) -> Result<PathBuf, String> {
          echo \"{BEGIN} $(uname -r)\"\n\
          mount -t bpf bpf /sys/fs/bpf 2>/dev/null\n\
          ip link set lo up\n\
-         if EG_REQUIRE=root,bpffs,xdp,sk_lookup '{}' --test-threads=1; then echo '{PASSED}'; else echo '{FAILED}'; fi\n",
+         if EG_REQUIRE=root,bpffs,xdp,sk_lookup '{}' --test-threads=1 --color=never; then echo '{PASSED}'; else echo '{FAILED}'; fi\n",
         tests.display()
     );
     fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -73,7 +73,10 @@ fn boot(workspace: &Path, kernel: &Kernel, script: &Path, extra: &[&str]) -> Res
         .stdin(Stdio::null())
         .output()
         .map_err(|e| format!("cannot run vng: {e}; vmtests/bootstrap installs it"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).replace('\r', ""))
+    let console = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    let log = workspace.join(".cache/kernels/console.log");
+    fs::write(&log, &console).map_err(|e| format!("{}: {e}", log.display()))?;
+    Ok(console)
 }
 
 /// virtme-ng looks for qemu and virtiofsd on PATH; cargo installs the latter where root's PATH does not look.

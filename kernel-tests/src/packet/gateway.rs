@@ -49,7 +49,7 @@ struct Loaded {
 unsafe impl Send for Loaded {}
 
 /// The one most tests share, emptied for each: loading anew means verifying anew, a second each time.
-static SHARED: OnceLock<Mutex<Loaded>> = OnceLock::new();
+static SHARED: OnceLock<Option<Mutex<Loaded>>> = OnceLock::new();
 
 enum Holder {
     Shared(MutexGuard<'static, Loaded>),
@@ -76,7 +76,9 @@ impl Gateway {
     /// # Panics
     /// If an object does not load, with what the verifier said.
     pub fn new() -> Gateway {
-        let shared = SHARED.get_or_init(|| Mutex::new(Loaded::new(10240, 32767)));
+        // What failed to load once is not tried again for each test: an emulated kernel takes minutes to refuse it.
+        let load = || std::panic::catch_unwind(|| Mutex::new(Loaded::new(10240, 32767))).ok();
+        let shared = SHARED.get_or_init(load).as_ref().expect("the objects load; the first test that tried says why");
         let loaded = shared.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.empty();
         Gateway { holder: Holder::Shared(loaded), given: Cell::default() }
