@@ -227,6 +227,7 @@ impl World {
 /// In which order turns visit the flows: what the flow's number is multiplied by, modulo a power of two. Both are odd, so
 /// each visits every flow once.
 #[derive(Clone, Copy)]
+#[repr(u32)]
 pub(crate) enum Order {
     /// One after the other: how flows and yardstick keys are made.
     Made = 1,
