@@ -39,10 +39,10 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let start = Instant::now();
     let end = start + plan.time;
     while Instant::now() < end {
-        wait(&clients, end)?;
         for client in &mut clients {
             client.step(plan, &mut totals, &mut buffer)?;
         }
+        wait(&clients, end)?;
     }
     let elapsed = start.elapsed().as_micros();
     for client in &mut clients {
