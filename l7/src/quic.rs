@@ -9,6 +9,7 @@
 mod config;
 pub(crate) mod connection;
 mod driver;
+mod held;
 mod packet;
 mod socket;
 pub(crate) mod stream;

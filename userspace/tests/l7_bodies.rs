@@ -15,7 +15,7 @@ use support::origin::Origin;
 
 /// What one stream may add to the process beyond its state after a first, small request: windows, socket buffers' copies
 /// and the allocator's slack, with room. A gateway that held the body would need four times this.
-const GROWTH: u64 = 16 * MIB;
+const GROWTH: u64 = 4 * MIB;
 
 /// One at a time: each uses both cores, and each watches a memory that is its own.
 static ONE: Mutex<()> = Mutex::new(());

@@ -7,6 +7,7 @@
 //! `RefCell` free and the driver buries the connection.
 
 use super::driver::Ready;
+use super::held::Quic;
 use super::packet::CONNECTION_REFUSED;
 use super::stream::Stream;
 use crate::front::h3::request::{self, Malformed, Parsed};
@@ -76,7 +77,7 @@ struct Goodbye {
 
 /// The state of a connection.
 pub(crate) struct Connection {
-    pub(super) quic: Box<quiche::Connection>,
+    pub(super) quic: Box<Quic>,
     pub(super) h3: Option<h3::Connection>,
     pub(super) streams: HashMap<u64, Stream>,
     /// Streams whose exchange is over, until quiche has delivered what they sent. True: worth waiting for.
@@ -105,13 +106,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
-        quic: quiche::Connection,
-        http: Rc<h3::Config>,
-        limits: Rc<Limits>,
-        info: RecvInfo,
-        live: Live,
-    ) -> Connection {
+    pub(super) fn new(quic: Quic, http: Rc<h3::Config>, limits: Rc<Limits>, info: RecvInfo, live: Live) -> Connection {
         let now = Instant::now();
         Connection {
             quic: Box::new(quic),
@@ -191,6 +186,9 @@ impl Connection {
                     }
                 }
             }
+        }
+        for stream in self.streams.values_mut() {
+            *woke |= stream.make_room();
         }
         // HTTP/3 reports nothing more about a stream with unread data until it is read; a reset must be seen before.
         for id in self.quic.readable() {

@@ -9,6 +9,7 @@
 
 use super::config;
 use super::connection::{Arrived, Connection, Shared};
+use super::held::Quic;
 use super::packet::{self, CONNECTION_REFUSED, Packet};
 use super::socket::{Batch, MAX_BURST, MAX_SEGMENTS, Message, Socket};
 use super::stream::Handle;
@@ -335,8 +336,13 @@ impl Driver {
             }
         }
         let id = self.mint()?;
-        let accepted =
-            quiche::accept(&ConnectionId::from_ref(&id), None, info.to, info.from, &mut self.setup.transport);
+        let accepted = quiche::accept_with_buf_factory(
+            &ConnectionId::from_ref(&id),
+            None,
+            info.to,
+            info.from,
+            &mut self.setup.transport,
+        );
         let quic = accepted.inspect_err(|error| tracing::warn!(%error, "cannot open a QUIC connection")).ok()?;
         let (http, limits) = (Rc::clone(&self.setup.http), Rc::clone(&self.setup.limits));
         let live = Live::accept(&self.worker, &self.binding);
@@ -525,6 +531,10 @@ impl Driver {
         if connection.armed.get().is_none_or(|armed| deadline < armed) {
             connection.armed.set(Some(deadline));
             self.timers.push(Timer(deadline, Rc::downgrade(connection)));
+            // An entry that an earlier one replaced stays until its time; the heap must not grow by them.
+            if self.timers.len() > 64 + 4 * self.connections.len() {
+                self.timers.retain(|Timer(at, owner)| owner.upgrade().is_some_and(|o| o.armed.get() == Some(*at)));
+            }
         }
     }
 
@@ -541,7 +551,7 @@ impl Driver {
 }
 
 /// Fills `out` with packets for one address: as many full ones as the congestion controller lets go at once.
-fn fill(quic: &mut quiche::Connection, out: &mut [u8]) -> Option<Burst> {
+fn fill(quic: &mut Quic, out: &mut [u8]) -> Option<Burst> {
     let full = quic.max_send_udp_payload_size();
     let (written, info) = quic.send(out.get_mut(..full)?).ok()?;
     let mut burst = Burst { len: written, segment: written, from: info.from, to: info.to };

@@ -4,6 +4,7 @@
 //! It holds no body: what has arrived stays in quiche until the exchange takes it, which is what gives the client credit.
 
 use super::connection::{Connection, Shared};
+use super::held::{Ledger, Quic, WINDOW};
 use crate::head::Head;
 use crate::stream::{Abort, Frame};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -15,6 +16,9 @@ use std::time::Instant;
 
 /// The most that one frame of a body holds.
 const FRAME: usize = 16 * 1024;
+
+/// The largest header of a DATA frame: a byte for the type and a length (RFC 9114 section 7.1).
+const DATA_HEADER: usize = 9;
 
 /// One request's stream.
 #[derive(Default)]
@@ -29,6 +33,10 @@ pub(super) struct Stream {
     head_sent: bool,
     /// Our side has ended, properly or by a reset.
     sent: bool,
+    /// What quiche holds of the response's body.
+    held: Ledger,
+    /// The writer waits for room in it.
+    wants_room: bool,
     /// The client's side was stopped, or has ended.
     read: bool,
     failed: Option<Abort>,
@@ -56,6 +64,15 @@ impl Stream {
 
     pub(super) fn wake_reader(&mut self) -> bool {
         wake(&mut self.reader)
+    }
+
+    /// Wakes a writer that waited for the client's acknowledgements, once half a window is free.
+    pub(super) fn make_room(&mut self) -> bool {
+        if !self.wants_room || self.held.room() < WINDOW / 2 {
+            return false;
+        }
+        self.wants_room = false;
+        self.wake_writer()
     }
 
     pub(super) fn wake_writer(&mut self) -> bool {
@@ -106,10 +123,7 @@ impl Handle {
     }
 
     /// Runs `act` on the connection and the stream, and tells the driver if something changed.
-    fn with<T>(
-        &self,
-        act: impl FnOnce(&mut quiche::Connection, &mut h3::Connection, &mut Stream, u64) -> (T, bool),
-    ) -> Option<T> {
+    fn with<T>(&self, act: impl FnOnce(&mut Quic, &mut h3::Connection, &mut Stream, u64) -> (T, bool)) -> Option<T> {
         let mut guard = self.shared.inner.borrow_mut();
         let Connection { quic, h3, streams, .. } = &mut *guard;
         let (h3, stream) = h3.as_mut().zip(streams.get_mut(&self.id))?;
@@ -196,10 +210,20 @@ impl Handle {
         if data.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        self.send(cx, |quic, h3, _, id| {
-            let sent = h3.send_body(quic, id, data, false)?;
-            data.advance(sent);
-            Ok(data.is_empty())
+        self.send(cx, |quic, h3, stream, id| {
+            while !data.is_empty() {
+                let room = stream.held.room();
+                if room == 0 {
+                    stream.wants_room = true;
+                    return Ok(false);
+                }
+                // No more than fits, so that nothing is charged that is not held. Where nothing fits, quiche is asked all
+                // the same: that makes it tell when something does.
+                let fits = quic.stream_capacity(id)?.saturating_sub(DATA_HEADER).max(1);
+                let mut part = stream.held.charge(data.slice(..data.len().min(room).min(fits)));
+                data.advance(h3.send_body_zc(quic, id, &mut part, false)?);
+            }
+            Ok(true)
         })
     }
 
@@ -228,7 +252,7 @@ impl Handle {
     fn send(
         &self,
         cx: &mut Context<'_>,
-        act: impl FnOnce(&mut quiche::Connection, &mut h3::Connection, &mut Stream, u64) -> Result<bool, h3::Error>,
+        act: impl FnOnce(&mut Quic, &mut h3::Connection, &mut Stream, u64) -> Result<bool, h3::Error>,
     ) -> Poll<Result<(), Abort>> {
         let sent = self.with(|quic, h3, stream, id| {
             if let Some(why) = stream.failed {
