@@ -13,7 +13,7 @@
 #ifndef EG_ABI_H
 #define EG_ABI_H
 
-#define EG_ABI 1
+#define EG_ABI 2
 
 /* Sizes of the arrays that are indexed by an identifier; 0 is never one. */
 #define EG_MAX_VIPS	4096
@@ -35,8 +35,8 @@ _Static_assert(sizeof(struct eg_addr) == 16, "eg_addr");
 
 /* --- vips -------------------------------------------------------------- */
 
-/* Key of eg_vip_ids. Port 0 with proto 0 says "this address carries VIPs":
- * what a packet without ports (a later fragment) is looked up by. */
+/* Key of eg_vip_ids. Under port 0 and proto 0 lie an address's uses
+ * (enum eg_addr_use): what a packet without ports is looked up by. */
 struct eg_vip_key {
 	struct eg_addr addr;
 	__be16 port;
@@ -45,8 +45,23 @@ struct eg_vip_key {
 };
 _Static_assert(sizeof(struct eg_vip_key) == 20, "eg_vip_key");
 
+/* Value of eg_vip_ids under port 0 and proto 0, a set of bits. */
+enum eg_addr_use {
+	EG_ADDR_VIP = 1,    /* it carries VIPs */
+	EG_ADDR_SOURCE = 2, /* SNAT or an outer header writes it as the source */
+};
+
+/* How a VIP's packets reach a backend. */
+enum eg_forward {
+	EG_FORWARD_NAT = 0,  /* new destination; replies come back through us */
+	EG_FORWARD_IPIP = 1, /* in an IPv4 or IPv6 header to the backend */
+	EG_FORWARD_GUE = 2,  /* in IP, UDP and Generic UDP Encapsulation */
+	EG_FORWARD_L2 = 3,   /* as they are, to the backend's MAC address */
+	EG_FORWARDS = 4,
+};
+
 /* Flags of struct eg_vip. */
-#define EG_VIP_SNAT (1u << 0) /* forward: write our own source address too */
+#define EG_VIP_SNAT (1u << 0) /* nat: write our own source address too */
 
 /* Element of eg_vips. An id is reused only with a new epoch; a flow whose
  * epoch differs from its VIP's is a miss. Epoch 0 is no VIP. */
@@ -54,12 +69,14 @@ struct eg_vip {
 	struct eg_addr addr;
 	__be16 port;
 	__u8 proto;
-	__u8 pad;
+	__u8 forward; /* enum eg_forward */
 	__u32 epoch;
 	__u32 pool;
 	__u32 flags;
+	__be16 gue_port; /* gue: the outer header's destination */
+	__u8 pad[2];
 };
-_Static_assert(sizeof(struct eg_vip) == 32, "eg_vip");
+_Static_assert(sizeof(struct eg_vip) == 36, "eg_vip");
 
 /* --- backends ---------------------------------------------------------- */
 
@@ -70,30 +87,72 @@ enum eg_backend_state {
 	EG_BACKEND_DOWN = 3,	 /* gets no new flow: the ring's alternate does */
 };
 
+/* Flags of struct eg_backend. */
+#define EG_BACKEND_ON_LINK 1 /* the next hop is the backend itself */
+
 /* Element of eg_backends: where it is and how a frame reaches it. */
 struct eg_backend {
 	struct eg_addr addr;
 	struct eg_addr source; /* our address towards it, written by SNAT */
 	__be16 port;
 	__u8 state; /* enum eg_backend_state */
-	__u8 pad;
+	__u8 flags;
 	__u32 generation; /* of this slot; flows of an older one are misses */
 	__u32 ifindex;	  /* next hop: interface, 0 while unresolved */
 	__u8 dmac[6];
 	__u8 smac[6];
+	__u16 mtu;    /* L3 bytes that reach it in one packet, 0: unknown */
+	__u16 weight; /* in its pool */
 };
-_Static_assert(sizeof(struct eg_backend) == 56, "eg_backend");
+_Static_assert(sizeof(struct eg_backend) == 60, "eg_backend");
+
+/* Element of eg_loads, mapped by the process, which corrects what evictions
+ * leave behind by walking the flow table. May be a little below zero. */
+struct eg_load {
+	__s64 flows;	   /* open: established, or UDP that was answered */
+	__s64 outstanding; /* those and the half-open ones */
+	__u64 latency;	   /* peak EWMA of the time to the first reply, ns */
+	__u64 at;	   /* when latency was written, ns of CLOCK_MONOTONIC */
+};
+_Static_assert(sizeof(struct eg_load) == 32, "eg_load");
 
 /* --- pools and rings --------------------------------------------------- */
+
+/* How a pool chooses, and so what its ring holds. */
+enum eg_algorithm {
+	EG_ALGORITHM_MAGLEV = 0,	   /* slot by the 5-tuple's hash */
+	EG_ALGORITHM_RING_HASH = 1,	   /* the same, another table */
+	EG_ALGORITHM_SESSION_AFFINITY = 2, /* slot by the source's hash */
+	EG_ALGORITHM_ROUND_ROBIN = 3,	   /* next slot, per CPU */
+	EG_ALGORITHM_WEIGHTED_ROUND_ROBIN = 4,
+	EG_ALGORITHM_RANDOM = 5, /* any slot */
+	EG_ALGORITHM_WEIGHTED_RANDOM = 6,
+	EG_ALGORITHM_P2C = 7, /* the less loaded of two slots */
+	EG_ALGORITHM_LEAST_CONNECTIONS = 8,
+	EG_ALGORITHM_LEAST_REQUESTS = 9,
+	EG_ALGORITHM_EWMA = 10,
+	EG_ALGORITHMS = 11,
+};
+
+/* What becomes of a flow whose backend is down or gone. */
+enum eg_on_down {
+	EG_ON_DOWN_KEEP = 0,   /* it waits for the backend; gone: no flow */
+	EG_ON_DOWN_REPICK = 1, /* it goes to another backend */
+};
 
 /* Element of eg_pools. The hash key is secret: who knows it can choose
  * 5-tuples that collide on one backend. */
 struct eg_pool {
 	__u64 hash_key[2]; /* SipHash-1-3 key */
 	__u32 backends;	   /* in the ring now; 0: no new flow is accepted */
+	__u32 period;	   /* slots in use, from the first */
+	__u8 algorithm;	   /* enum eg_algorithm */
+	__u8 on_down;	   /* enum eg_on_down */
+	__u8 prefix4;	   /* session affinity: leading bits of the source */
+	__u8 prefix6;
 	__u32 pad;
 };
-_Static_assert(sizeof(struct eg_pool) == 24, "eg_pool");
+_Static_assert(sizeof(struct eg_pool) == 32, "eg_pool");
 
 /* Element of a ring. Alternate: who takes the flow while primary is down. */
 struct eg_slot {
@@ -126,17 +185,21 @@ enum eg_flow_dir {
 };
 
 enum eg_flow_state {
-	EG_FLOW_OPENING = 0, /* TCP: nothing but SYN seen in this direction */
+	EG_FLOW_OPENING = 0, /* half-open, nothing came back yet */
 	EG_FLOW_OPEN = 1,
-	EG_FLOW_CLOSING = 2, /* TCP: a FIN or RST was seen in this direction */
+	EG_FLOW_CLOSING = 2,  /* TCP: a FIN or RST was seen in this direction */
+	EG_FLOW_ANSWERED = 3, /* half-open, and the SYN-ACK was seen */
 };
 
-/* Value of eg_flows. A flow is two entries, and each holds what is needed to
- * write the other anew:
+/* Value of eg_flows and eg_opening. Under nat a flow is two entries, and each
+ * holds what is needed to write the other anew:
  *   forward {client, vip}      -> addr:port is the source we write
  *   reverse {backend, source}  -> addr:port is the client's
- * with the VIP's and the backend's own addresses read from their arrays. */
+ * with the VIP's and the backend's own addresses read from their arrays. Under
+ * the other modes replies bypass us and a flow is its forward half alone, in
+ * which addr:port is the outer header's source (its port under gue). */
 struct eg_flow {
+	__u32 tag; /* of its key, lib/flow.h */
 	struct eg_addr addr;
 	__be16 port;
 	__u8 dir;   /* enum eg_flow_dir */
@@ -146,11 +209,13 @@ struct eg_flow {
 	__u32 backend;
 	__u32 generation;
 	__u32 seen;    /* low half of jiffies, refreshed once a second */
+	__u32 next;    /* TCP: sequence number that comes next this way */
 	__u32 ifindex; /* reverse: the interface the client came by, */
 	__u8 dmac[6];  /* and its frames' addresses, turned round */
 	__u8 smac[6];
+	__u32 born; /* half-open: low half of microseconds, for its latency */
 };
-_Static_assert(sizeof(struct eg_flow) == 56, "eg_flow");
+_Static_assert(sizeof(struct eg_flow) == 68, "eg_flow");
 
 /* --- counters ---------------------------------------------------------- */
 
@@ -193,7 +258,11 @@ enum eg_drop {
 	EG_DROP_TTL = 8,	 /* TTL or hop limit would reach zero */
 	EG_DROP_UNUSED_PORT = 9, /* to a VIP's address, no VIP on that port */
 	EG_DROP_MAP = 10,	 /* a map refused an entry */
-	EG_DROPS = 11,
+	EG_DROP_HANDSHAKE = 11,	 /* an ACK that no handshake of ours leads to */
+	EG_DROP_TOO_BIG = 12,	 /* beyond the way's MTU; the sender is told */
+	EG_DROP_TAIL = 13,	 /* a tail call failed: the objects disagree */
+	EG_DROP_ICMP = 14,	 /* an ICMP error about no flow of a VIP */
+	EG_DROPS = 15,
 };
 
 struct eg_count {
@@ -217,6 +286,7 @@ enum eg_miss {
 enum eg_event_kind {
 	EG_EVENT_DROP = 1,     /* sampled; code is enum eg_drop */
 	EG_EVENT_NEXT_HOP = 2, /* backend has no next hop; resolve it */
+	EG_EVENT_MTU = 3,      /* key.daddr is reached by code bytes at most */
 };
 
 /* Record of the ring buffer eg_events; at most eg_event_rate a second and
@@ -259,6 +329,22 @@ struct eg_worker {
 _Static_assert(sizeof(struct eg_worker) == 64, "eg_worker");
 
 /* --- meta -------------------------------------------------------------- */
+
+/* Flags of struct eg_conf. */
+#define EG_CONF_RETURN_PATH 1 /* a VIP has nat without snat: replies carry
+			       * no address of ours, so any packet may be one */
+
+/* The only element of eg_conf: what holds for all packets and may change
+ * while the programs run. Read on a miss, never on a hit. */
+struct eg_conf {
+	__u32 flags;
+	__u32 pad;
+	struct eg_addr outer4; /* prefixes that outer sources are taken from, */
+	struct eg_addr outer6; /* where *_bits is not 0; else the backend's source */
+	__u32 outer4_bits;     /* host bits that vary with the flow */
+	__u32 outer6_bits;     /* at most 32 */
+};
+_Static_assert(sizeof(struct eg_conf) == 48, "eg_conf");
 
 /* The only element of eg_meta. */
 struct eg_meta {

@@ -7,7 +7,7 @@ static __always_inline void count_total(__u32 verdict, const struct pkt *p)
 {
 	struct eg_count *total = bpf_map_lookup_elem(&eg_totals, &verdict);
 
-	if (total) {
+	if (total && !eg_dry_run) {
 		total->packets++;
 		total->bytes += p->len;
 	}
@@ -16,7 +16,7 @@ static __always_inline void count_total(__u32 verdict, const struct pkt *p)
 static __always_inline void count_stats(struct eg_stats *s, const struct pkt *p,
 					int reply)
 {
-	if (!s)
+	if (!s || eg_dry_run)
 		return;
 	if (reply) {
 		s->reply_packets++;
@@ -40,6 +40,8 @@ static __always_inline void count_flow(const struct pkt *p)
 	__u32 vip = p->vip, backend = p->backend;
 	struct eg_stats *s;
 
+	if (eg_dry_run)
+		return;
 	s = bpf_map_lookup_elem(&eg_vip_stats, &vip);
 	if (s)
 		s->flows++;
@@ -52,8 +54,22 @@ static __always_inline void count_miss(__u32 miss)
 {
 	__u64 *misses = bpf_map_lookup_elem(&eg_misses, &miss);
 
-	if (misses)
+	if (misses && !eg_dry_run)
 		(*misses)++;
+}
+
+/* What a backend has to do grows or shrinks. Additions whose old value nobody
+ * uses: 5.10 has no others. */
+static __always_inline void count_load(__u32 backend, __s64 flows, __s64 outstanding)
+{
+	struct eg_load *load = bpf_map_lookup_elem(&eg_loads, &backend);
+
+	if (!load || eg_dry_run)
+		return;
+	if (flows)
+		__sync_fetch_and_add(&load->flows, flows);
+	if (outstanding)
+		__sync_fetch_and_add(&load->outstanding, outstanding);
 }
 
 #endif

@@ -43,4 +43,12 @@ static __always_inline __u16 csum_apply(__u16 check, __u64 delta)
 	return ~sum;
 }
 
+/* The words of an IPv4 header without options, their checksum's being 0. */
+static __always_inline __u64 csum_header(const void *header)
+{
+	const __u32 *word = header;
+
+	return (__u64)word[0] + word[1] + word[2] + word[3] + word[4];
+}
+
 #endif

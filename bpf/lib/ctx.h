@@ -7,9 +7,22 @@
 #ifndef EG_LIB_CTX_H
 #define EG_LIB_CTX_H
 
-/* A decision: forward, pass, or (greater than zero) an enum eg_drop. */
-#define FORWARD 0
-#define PASS	(-1)
+/* A decision: forward, pass, (greater than zero) an enum eg_drop, or one of
+ * the programs that take over, each with a stack of its own. */
+#define FORWARD	  0
+#define PASS	  (-1)
+#define MISS	  (-2) /* a known flow that does not count */
+#define TAIL(n)	  (-16 - (n))
+#define IS_TAIL(verdict) ((verdict) <= TAIL(0))
+#define TAIL_OF(verdict) (-16 - (verdict))
+
+/* Index of the object's own table of programs. */
+enum tail {
+	TAIL_OPEN = 0,	  /* no established flow is known */
+	TAIL_ICMP = 1,	  /* to an address of ours */
+	TAIL_TOO_BIG = 2, /* tell the sender */
+	TAILS = 3,
+};
 
 struct pkt {
 	struct eg_flow_key key; /* as it arrived */
@@ -17,15 +30,20 @@ struct pkt {
 	__u32 ifindex;		/* where it came in */
 	__u32 vip;		/* known so far: whose figures it counts in */
 	__u32 backend;
-	__u16 l4; /* offset of the TCP or UDP header */
+	__u32 seq; /* TCP, host order: its first sequence number */
+	__u32 end; /* and the one behind its last */
+	__u32 ack;
+	__u16 l3;      /* offset of the IP header, */
+	__u16 l4;      /* of the TCP, UDP or ICMP header */
 	__u8 ttl;
+	__u8 tos;
 	__u8 tcp_flags; /* byte 13 of the TCP header, 0 for UDP */
 	__u8 v6;
-	__u8 data; /* it has L4 payload */
 	__u8 dmac[6];
 	__u8 smac[6];
 } __attribute__((aligned(8)));
 
+/* Where it goes: rewritten ends under nat, the outer header's otherwise. */
 struct forward {
 	struct eg_addr saddr;
 	struct eg_addr daddr;
@@ -34,12 +52,43 @@ struct forward {
 	__u32 ifindex;
 	__u8 dmac[6];
 	__u8 smac[6];
+	__u16 mtu;  /* of the way, 0: unknown */
+	__u8 mode;  /* enum eg_forward */
+	__u8 outer6; /* the outer header is IPv6's */
+};
+
+/* A new flow on its way into the table. */
+struct claim {
+	struct eg_flow_key key; /* of the reverse half */
+	struct eg_flow flow;	/* the reverse half */
+	__u64 hash;
+	__u32 now;
+};
+
+/* Both halves as they will lie in eg_flows. */
+struct promotion {
+	struct eg_flow_key key; /* of the other half */
+	struct eg_flow this;
+	struct eg_flow other;
+};
+
+/* What the error quotes. */
+struct quote {
+	struct eg_flow_key key; /* turned round: of the flow's half */
+	__u16 l3;		/* offsets of the quoted headers */
+	__u16 l4;
+	__u16 mtu; /* of a "too big", else 0 */
+	__u8 proto;
 };
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
+
+/* Sequence numbers this near to what is expected count as in window: a blind
+ * guess hits one time in 32,768 (RFC 5961 section 1.2 reckons alike). */
+#define SEQ_WINDOW 65536
 
 static __always_inline __u32 addr_word(const struct eg_addr *a, int i)
 {
@@ -73,6 +122,12 @@ static __always_inline int mac_equal(const __u8 *a, const __u8 *b)
 static __always_inline int tcp_opens(const struct pkt *p)
 {
 	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+}
+
+/* RFC 9293 section 3.4: numbers wrap, so their difference decides. */
+static __always_inline int seq_near(__u32 seq, __u32 expected)
+{
+	return seq - expected + SEQ_WINDOW <= 2 * SEQ_WINDOW;
 }
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
 /*
- * What becomes of a parsed packet: FORWARD (and how), PASS, or an enum
- * eg_drop. Changes maps, never the packet; whoever called writes. A TCP or
- * UDP packet of a known flow costs five lookups: the flow (the only hash),
- * its VIP, its backend, and the figures of both.
+ * What becomes of a parsed packet: FORWARD (and how), PASS, an enum eg_drop,
+ * or a TAIL that takes over. Changes maps, never the packet; whoever called
+ * writes. A TCP or UDP packet of a known flow costs five lookups: the flow
+ * (the only hash), its VIP, its backend, and the figures of both. All else
+ * goes on in decide_open, a program of its own.
  */
 #ifndef EG_LIB_DECIDE_H
 #define EG_LIB_DECIDE_H
@@ -13,135 +14,249 @@
  * not with the "time exceeded" that RFC 1812 section 5.3.1 asks for. */
 #define TTL_LAST 1
 
-/* A packet of a known flow. Negative and not PASS: it is a miss. */
-#define MISS (-2)
-
-static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
-				       struct forward *fw)
+/* A flow whose VIP or backend is another by now: a reply of it goes nowhere,
+ * the client's packet may begin anew. */
+static __always_inline int decide_miss(struct pkt *p, __u8 dir, __u32 vip, __u32 miss)
 {
-	int reply = f->dir == EG_FLOW_REVERSE;
-	__u32 vip = f->vip, backend = f->backend;
-	__u32 now = flow_now();
-	struct eg_backend *b;
-	struct eg_vip *v;
-	__u8 state;
-	int missed;
-
-	v = bpf_map_lookup_elem(&eg_vips, &vip);
-	if (!v || v->epoch != f->epoch) {
-		count_miss(EG_MISS_EPOCH);
-		return reply ? EG_DROP_STALE_REPLY : MISS;
-	}
-	b = bpf_map_lookup_elem(&eg_backends, &backend);
-	if (!b || b->generation != f->generation || b->state == EG_BACKEND_NONE) {
-		count_miss(EG_MISS_GENERATION);
-		p->vip = vip;
-		return reply ? EG_DROP_STALE_REPLY : MISS;
-	}
-	if (now - f->seen >= eg_jiffies_hz) {
-		missed = flow_refresh(p, f, now);
-		if (missed != FORWARD) {
-			count_miss(-1 - missed);
-			p->vip = vip;
-			return reply ? EG_DROP_STALE_REPLY : MISS;
-		}
-	}
-	if (!reply && f->state == EG_FLOW_CLOSING && tcp_opens(p)) {
-		count_miss(EG_MISS_REOPENED);
+	count_miss(miss);
+	if (dir == EG_FLOW_FORWARD)
 		return MISS;
-	}
-
 	p->vip = vip;
-	p->backend = backend;
+	return EG_DROP_STALE_REPLY;
+}
+
+/* From the client to its backend. */
+static __always_inline void decide_out(const struct eg_flow *f, const struct eg_vip *v,
+				       const struct eg_backend *b, struct forward *fw)
+{
+	fw->saddr = f->addr;
+	fw->sport = f->port;
+	fw->daddr = b->addr;
+	fw->dport = v->forward == EG_FORWARD_GUE ? v->gue_port : b->port;
+	fw->ifindex = b->ifindex;
+	__builtin_memcpy(fw->dmac, b->dmac, 6);
+	__builtin_memcpy(fw->smac, b->smac, 6);
+	fw->mtu = b->mtu;
+	fw->mode = v->forward;
+	fw->outer6 = !addr_is_mapped(&b->addr);
+	/* The frame keeps its destination address, so it must reach the
+	 * backend itself and not a router on the way. */
+	if (fw->mode == EG_FORWARD_L2 && !(b->flags & EG_BACKEND_ON_LINK))
+		fw->ifindex = 0;
+}
+
+/* From the backend, under nat, to its client. */
+static __always_inline void decide_back(const struct eg_flow *f, const struct eg_vip *v,
+					struct forward *fw)
+{
+	fw->saddr = v->addr;
+	fw->sport = v->port;
+	fw->daddr = f->addr;
+	fw->dport = f->port;
+	fw->ifindex = f->ifindex;
+	__builtin_memcpy(fw->dmac, f->dmac, 6);
+	__builtin_memcpy(fw->smac, f->smac, 6);
+}
+
+/* Everything about the flow is known to hold: may the packet go, and where? */
+static __always_inline int decide_way(struct pkt *p, const struct eg_flow *f,
+				      const struct eg_vip *v, const struct eg_backend *b,
+				      struct forward *fw)
+{
+	if (f->dir == EG_FLOW_REVERSE)
+		decide_back(f, v, fw);
+	else
+		decide_out(f, v, b, fw);
+	/* Read last: see flow_tag. */
+	if (!flow_is(f, &p->key))
+		return MISS;
 	if (p->ttl <= TTL_LAST)
 		return EG_DROP_TTL;
-	if (reply) {
-		fw->saddr = v->addr;
-		fw->sport = v->port;
-		fw->daddr = f->addr;
-		fw->dport = f->port;
-		fw->ifindex = f->ifindex;
-		__builtin_memcpy(fw->dmac, f->dmac, 6);
-		__builtin_memcpy(fw->smac, f->smac, 6);
-	} else {
-		fw->saddr = f->addr;
-		fw->sport = f->port;
-		fw->daddr = b->addr;
-		fw->dport = b->port;
-		fw->ifindex = b->ifindex;
-		__builtin_memcpy(fw->dmac, b->dmac, 6);
-		__builtin_memcpy(fw->smac, b->smac, 6);
-	}
 	/* Zero: a backend whose next hop is unknown (or a reply whose client
 	 * has not been seen since its half was lost). */
 	if (!fw->ifindex)
 		return EG_DROP_NO_NEXT_HOP;
-	state = flow_next_state(p, f->state);
-	if (state != f->state)
-		f->state = state;
-	count_forwarded(p, reply);
+	if (fw->mtu && p->len + encap_room(fw->mode, fw->outer6) > fw->mtu)
+		return TAIL(TAIL_TOO_BIG);
 	return FORWARD;
 }
 
-/* No flow, or one that no longer counts. A SYN that reopens a closing flow
- * stays with the flow's backend while that takes new flows: otherwise a forged
- * FIN and SYN could move a live connection after a change of the ring. */
-static __always_inline int decide_new(void *ctx, struct pkt *p, struct eg_flow *old)
+/* A packet of a flow in eg_flows. */
+static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
+				       struct forward *fw)
 {
-	__u32 prefer = 0;
-	struct eg_vip *vip;
-	__be16 wish = 0;
+	__u32 vip = f->vip, backend = f->backend;
+	__u32 now = flow_now();
+	struct eg_backend *b;
+	struct eg_vip *v;
+	__u8 dir = f->dir;
+	int verdict;
 
-	if (!vip_address(p))
+	v = bpf_map_lookup_elem(&eg_vips, &vip);
+	if (!v || v->epoch != f->epoch)
+		return decide_miss(p, dir, 0, EG_MISS_EPOCH);
+	b = bpf_map_lookup_elem(&eg_backends, &backend);
+	if (!b || b->generation != f->generation || b->state == EG_BACKEND_NONE)
+		return decide_miss(p, dir, vip, EG_MISS_GENERATION);
+	if (now - f->seen >= eg_jiffies_hz) {
+		verdict = flow_refresh(p, f, v, now);
+		if (verdict != FORWARD)
+			return decide_miss(p, dir, vip, -1 - verdict);
+	}
+	if (dir == EG_FLOW_FORWARD && f->state == EG_FLOW_CLOSING && tcp_opens(p))
+		return decide_miss(p, dir, vip, EG_MISS_REOPENED);
+
+	p->vip = vip;
+	p->backend = backend;
+	verdict = decide_way(p, f, v, b, fw);
+	if (verdict == FORWARD) {
+		flow_follow(p, f, v);
+		count_forwarded(p, dir == EG_FLOW_REVERSE);
+	}
+	return verdict;
+}
+
+static __always_inline int decide(struct pkt *p, int parsed, struct forward *fw)
+{
+	struct eg_flow *flow;
+	struct eg_conf *conf;
+	__u32 zero = 0, use;
+	int verdict;
+
+	if (parsed == NOT_OURS)
+		return PASS;
+	if (parsed == PARSED) {
+		flow = bpf_map_lookup_elem(&eg_flows, &p->key);
+		if (flow) {
+			verdict = decide_flow(p, flow, fw);
+			if (verdict != MISS)
+				return verdict;
+			p->vip = 0;
+			p->backend = 0;
+		}
+	}
+	use = vip_address(&p->key.daddr);
+	conf = bpf_map_lookup_elem(&eg_conf, &zero);
+	if (!conf)
+		return PASS;
+	if (parsed == ICMP)
+		return TAIL(TAIL_ICMP);
+	if (parsed == PARSED)
+		return use || conf->flags & EG_CONF_RETURN_PATH ? TAIL(TAIL_OPEN) : PASS;
+	/* Refused only at a VIP's address, where the stack would answer in the
+	 * backend's place. */
+	if (!(use & EG_ADDR_VIP))
+		return PASS;
+	return parsed == FRAGMENT ? EG_DROP_FRAGMENT : EG_DROP_MALFORMED;
+}
+
+/* A packet of a flow in eg_opening. */
+static __always_inline int decide_opening(struct pkt *p, struct eg_flow *f,
+					  struct forward *fw, struct promotion *m)
+{
+	__u32 vip = f->vip, backend = f->backend;
+	struct eg_backend *b;
+	struct eg_vip *v;
+	__u8 dir = f->dir;
+	int verdict;
+
+	v = bpf_map_lookup_elem(&eg_vips, &vip);
+	if (!v || v->epoch != f->epoch)
+		return decide_miss(p, dir, 0, EG_MISS_EPOCH);
+	b = bpf_map_lookup_elem(&eg_backends, &backend);
+	if (!b || b->generation != f->generation || b->state == EG_BACKEND_NONE)
+		return decide_miss(p, dir, vip, EG_MISS_GENERATION);
+	if (flow_expired(f, p->key.proto, flow_now()))
+		return decide_miss(p, dir, vip, EG_MISS_EXPIRED);
+	p->vip = vip;
+	p->backend = backend;
+	verdict = decide_way(p, f, v, b, fw);
+	if (verdict != FORWARD)
+		return verdict;
+	verdict = opening_packet(p, f, v, m);
+	if (verdict == FORWARD)
+		count_forwarded(p, dir == EG_FLOW_REVERSE);
+	return verdict;
+}
+
+/* A SYN that reopens a closing flow stays with the flow's backend while that
+ * takes new flows: otherwise a forged FIN and SYN could move a live connection
+ * after a change of the ring. */
+static __always_inline __u32 decide_prefers(const struct eg_flow *old)
+{
+	if (old && old->state == EG_FLOW_CLOSING && flow_stands(old) &&
+	    pick_takes_flows(old->backend))
+		return old->backend;
+	return 0;
+}
+
+/* May a TCP segment that is no SYN begin a flow here? Where replies bypass us
+ * and the ring alone decides, another node, or we before our table was lost,
+ * may have begun it: whoever carries it now sends it to the same backend. */
+static __always_inline int decide_joins(const struct eg_vip *vip)
+{
+	return vip->forward != EG_FORWARD_NAT && pick_is_stateless(vip->pool);
+}
+
+/* No flow is known, or one that no longer counts. */
+static __always_inline int decide_new(void *ctx, struct pkt *p, struct claim *c,
+				      __u64 flags)
+{
+	struct eg_flow *old;
+	struct eg_vip *vip;
+	__u32 prefer;
+
+	if (!(vip_address(&p->key.daddr) & EG_ADDR_VIP))
 		return PASS;
 	vip = vip_lookup(p);
 	/* We fail closed where nobody listens: letting the packet reach the
 	 * stack would have it answer for ports that carry nothing. */
 	if (!vip)
 		return vip_local_socket(ctx, p) ? PASS : EG_DROP_UNUSED_PORT;
-	if (p->key.proto == IPPROTO_TCP && !tcp_opens(p))
+	if (p->key.proto == IPPROTO_TCP && !tcp_opens(p) && !decide_joins(vip))
 		return EG_DROP_NO_FLOW;
 	if (p->ttl <= TTL_LAST)
 		return EG_DROP_TTL;
-	if (old && old->state == EG_FLOW_CLOSING && flow_stands(old) &&
-	    pick_takes_flows(old->backend)) {
-		prefer = old->backend;
-		wish = old->port;
-	}
-	return flow_open(p, vip, prefer, wish, old ? BPF_ANY : BPF_NOEXIST);
+	old = bpf_map_lookup_elem(&eg_flows, &p->key);
+	prefer = decide_prefers(old);
+	if (prefer)
+		c->key.dport = old->port;
+	return flow_open(p, vip, c, prefer, flags);
 }
 
-static __always_inline int decide(void *ctx, int parsed, struct pkt *p,
-				  struct forward *fw)
+/* What TAIL_OPEN does: the packet of a half-open flow, or of a new one. */
+static __always_inline int decide_open(void *ctx, struct pkt *p, struct forward *fw,
+				       struct claim *c, struct promotion *m)
 {
+	struct eg_backend *b;
 	struct eg_flow *flow;
+	__u32 vip, backend;
+	struct eg_vip *v;
 	int verdict;
 
-	if (parsed == NOT_OURS)
-		return PASS;
-	/* Refused only at a VIP's address, where the stack would answer in the
-	 * backend's place. */
-	if (parsed == MALFORMED)
-		return vip_address(p) ? EG_DROP_MALFORMED : PASS;
-	if (parsed == FRAGMENT)
-		return vip_address(p) ? EG_DROP_FRAGMENT : PASS;
-
-	flow = bpf_map_lookup_elem(&eg_flows, &p->key);
+	flow = bpf_map_lookup_elem(&eg_opening, &p->key);
 	if (flow) {
-		verdict = decide_flow(p, flow, fw);
+		verdict = decide_opening(p, flow, fw, m);
 		if (verdict != MISS)
 			return verdict;
+		p->vip = 0;
+		p->backend = 0;
 	}
-	p->vip = 0;
-	verdict = decide_new(ctx, p, flow);
+	__builtin_memset(c, 0, sizeof(*c));
+	verdict = decide_new(ctx, p, c, flow ? BPF_ANY : BPF_NOEXIST);
 	if (verdict != FORWARD)
 		return verdict;
-	/* Opened just now: the table knows how to forward it. */
-	flow = bpf_map_lookup_elem(&eg_flows, &p->key);
-	if (!flow)
+	vip = p->vip;
+	backend = p->backend;
+	v = bpf_map_lookup_elem(&eg_vips, &vip);
+	b = bpf_map_lookup_elem(&eg_backends, &backend);
+	if (!v || !b)
 		return EG_DROP_MAP;
-	verdict = decide_flow(p, flow, fw);
-	return verdict == MISS ? EG_DROP_MAP : verdict;
+	c->flow.tag = flow_tag(&p->key);
+	verdict = decide_way(p, &c->flow, v, b, fw);
+	if (verdict == FORWARD)
+		count_forwarded(p, 0);
+	return verdict;
 }
 
 #endif

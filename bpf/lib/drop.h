@@ -10,6 +10,8 @@ static __noinline int drop(const struct pkt *p, __u32 reason)
 	struct eg_count *count;
 	struct eg_stats *s;
 
+	if (eg_dry_run)
+		return 0;
 	count = bpf_map_lookup_elem(&eg_drops, &reason);
 	if (count) {
 		count->packets++;

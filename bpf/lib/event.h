@@ -40,6 +40,8 @@ static __noinline int event_send(const struct pkt *p, __u32 kind, __u32 code)
 	__u32 zero = 0;
 	__u64 *lost;
 
+	if (eg_dry_run)
+		return 0;
 	if (event_allowed())
 		event = bpf_ringbuf_reserve(&eg_events, sizeof(*event), 0);
 	if (!event) {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
 /*
- * The flow table. A flow is a pair of entries that can rebuild each other:
+ * The flow table. Under nat a flow is a pair of entries that can rebuild each
+ * other:
  *   forward  {client, vip}      holds the source address and port we write
  *   reverse  {backend, source}  holds the client's
  * The reverse key is the claim of the source port: whoever inserts it owns
- * the port. Nothing here deletes a flow; dead entries are evicted, or taken
- * over under a claim of their own (flow_claim).
+ * the port. Under the other modes there is only the forward half. Nothing
+ * here deletes a flow; dead entries are evicted, or taken over (claim.h).
  */
 #ifndef EG_LIB_FLOW_H
 #define EG_LIB_FLOW_H
@@ -15,15 +16,33 @@ static __always_inline __u32 flow_now(void)
 	return (__u32)bpf_jiffies64();
 }
 
+/*
+ * What an entry says about its key. An LRU gives an evicted element to
+ * another flow at once, also while a program still reads it; the value is
+ * written from its first word on, so whoever reads the tag last, and finds it
+ * right, has read nothing of another flow's.
+ */
+static __always_inline __u32 flow_tag(const struct eg_flow_key *key)
+{
+	__u32 ports = (__u32)key->sport << 16 | key->dport;
+
+	return ports ^ addr_word(&key->saddr, 3) ^ addr_word(&key->daddr, 3) * 0x9e3779b1;
+}
+
+static __always_inline int flow_is(const struct eg_flow *f, const struct eg_flow_key *key)
+{
+	return *(volatile const __u32 *)&f->tag == flow_tag(key);
+}
+
 static __always_inline __u32 flow_timeout(const struct eg_flow *f, __u8 proto)
 {
 	if (proto == IPPROTO_UDP)
 		return eg_timeout_udp_s * eg_jiffies_hz;
-	if (f->state == EG_FLOW_OPENING)
-		return eg_timeout_opening_s * eg_jiffies_hz;
+	if (f->state == EG_FLOW_OPEN)
+		return eg_timeout_open_s * eg_jiffies_hz;
 	if (f->state == EG_FLOW_CLOSING)
 		return eg_timeout_closing_s * eg_jiffies_hz;
-	return eg_timeout_open_s * eg_jiffies_hz;
+	return eg_timeout_opening_s * eg_jiffies_hz;
 }
 
 static __always_inline int flow_expired(const struct eg_flow *f, __u8 proto, __u32 now)
@@ -31,21 +50,17 @@ static __always_inline int flow_expired(const struct eg_flow *f, __u8 proto, __u
 	return now - f->seen >= flow_timeout(f, proto);
 }
 
-/* RST and FIN never end a flow, they only shorten its life; data, which a
- * closed connection does not carry, gives it back. */
-static __always_inline __u8 flow_next_state(const struct pkt *p, __u8 state)
+/* RST and FIN never end a flow, and only those in window shorten its life;
+ * data, which a closed connection does not carry, gives it back. */
+static __always_inline __u8 flow_next_state(const struct pkt *p, const struct eg_flow *f)
 {
-	if (p->key.proto == IPPROTO_UDP)
-		return EG_FLOW_OPEN;
+	if (p->key.proto == IPPROTO_UDP || p->tcp_flags & TCP_SYN)
+		return f->state;
 	if (p->tcp_flags & (TCP_FIN | TCP_RST))
-		return EG_FLOW_CLOSING;
-	if (p->tcp_flags & TCP_SYN)
-		return state;
-	if (state == EG_FLOW_OPENING)
+		return seq_near(p->seq, f->next) ? EG_FLOW_CLOSING : f->state;
+	if (f->state == EG_FLOW_CLOSING && p->end != p->seq)
 		return EG_FLOW_OPEN;
-	if (state == EG_FLOW_CLOSING && p->data)
-		return EG_FLOW_OPEN;
-	return state;
+	return f->state;
 }
 
 /* Do its VIP and its backend still exist, as they were when it began? */
@@ -104,84 +119,42 @@ static __always_inline int flow_reverse_key(struct eg_flow_key *key,
 	return 0;
 }
 
-/* Is this reverse entry's flow over, so that its port may be given away?
- * Not while either half lives. */
-static __noinline int flow_dead(const struct eg_flow_key *reverse_key,
-				const struct eg_flow *reverse, __u32 now)
+static __always_inline int flow_other_key(struct eg_flow_key *key, const struct eg_flow *f,
+					  __u8 proto)
 {
-	struct eg_flow_key key;
-	struct eg_flow *forward;
-
-	if (!flow_stands(reverse))
-		return 1;
-	if (!flow_expired(reverse, reverse_key->proto, now))
-		return 0;
-	if (flow_forward_key(&key, reverse, reverse_key->proto))
-		return 1;
-	forward = bpf_map_lookup_elem(&eg_flows, &key);
-	if (!forward)
-		return 1;
-	if (!(flow_same(forward, reverse) & (forward->port == reverse_key->dport) &
-	      addr_equal(&forward->addr, &reverse_key->daddr)))
-		return 1;
-	return flow_expired(forward, reverse_key->proto, now);
+	return f->dir == EG_FLOW_FORWARD ? flow_reverse_key(key, f, proto) :
+					   flow_forward_key(key, f, proto);
 }
 
-/* The same client at the same VIP: a port it already has stays its own. */
-static __always_inline int flow_is_mine(const struct eg_flow *mine,
-					const struct eg_flow *there)
+/* The other half of a flow, made from this one's packet. */
+static __always_inline void flow_twin(struct eg_flow *twin, const struct pkt *p,
+				      const struct eg_flow *f,
+				      const struct eg_flow_key *key)
 {
-	return (there->vip == mine->vip) & (there->port == mine->port) &
-	       addr_equal(&there->addr, &mine->addr);
+	int forward = f->dir == EG_FLOW_FORWARD;
+
+	__builtin_memcpy(twin, f, sizeof(*twin));
+	twin->tag = flow_tag(key);
+	twin->dir = forward ? EG_FLOW_REVERSE : EG_FLOW_FORWARD;
+	twin->addr = forward ? p->key.saddr : p->key.daddr;
+	twin->port = forward ? p->key.sport : p->key.dport;
+	twin->next = p->ack;
+	if (forward) {
+		twin->ifindex = p->ifindex;
+		__builtin_memcpy(twin->dmac, p->smac, 6);
+		__builtin_memcpy(twin->smac, p->dmac, 6);
+	} else {
+		twin->ifindex = 0;
+		__builtin_memset(twin->dmac, 0, 6);
+		__builtin_memset(twin->smac, 0, 6);
+	}
 }
 
-/*
- * Put a reverse entry where another one lies that is dead, or ours. Looking
- * and overwriting is two steps, and no instruction of ours does both at once
- * on 5.10: a second entry, under the same key with pad[0] set, says that
- * somebody is at it. Programs are not preempted between the two, so it lives
- * for microseconds; who meets it takes another port.
- */
-static __always_inline int flow_take_over(struct eg_flow_key *key,
-					  const struct eg_flow *value, __u32 now)
+/* The client now comes another way than it did. */
+static __always_inline int flow_moved(const struct pkt *p, const struct eg_flow *reverse)
 {
-	struct eg_flow *there;
-	long err;
-
-	key->pad[0] = EG_FLOW_CLAIM;
-	err = bpf_map_update_elem(&eg_flows, key, value, BPF_NOEXIST);
-	key->pad[0] = 0;
-	if (err)
-		return -1;
-	err = -1;
-	there = bpf_map_lookup_elem(&eg_flows, key);
-	if (!there)
-		err = bpf_map_update_elem(&eg_flows, key, value, BPF_NOEXIST);
-	else if (flow_is_mine(value, there) || flow_dead(key, there, now))
-		err = bpf_map_update_elem(&eg_flows, key, value, BPF_ANY);
-	key->pad[0] = EG_FLOW_CLAIM;
-	bpf_map_delete_elem(&eg_flows, key);
-	key->pad[0] = 0;
-	return err ? -1 : 0;
-}
-
-/* May this key be claimed, as far as one look can tell? */
-static __always_inline int flow_is_free(const struct eg_flow_key *key,
-					const struct eg_flow *value, __u32 now)
-{
-	struct eg_flow *there = bpf_map_lookup_elem(&eg_flows, key);
-
-	return !there || flow_is_mine(value, there) || flow_dead(key, there, now);
-}
-
-/* Claim a port by inserting the reverse entry. Looked up first, because an
- * insert that fails takes a free node first, and may evict a flow for it. */
-static __always_inline int flow_claim(struct eg_flow_key *key,
-				      const struct eg_flow *value, __u32 now)
-{
-	if (!bpf_map_lookup_elem(&eg_flows, key))
-		return bpf_map_update_elem(&eg_flows, key, value, BPF_NOEXIST) ? -1 : 0;
-	return flow_take_over(key, value, now);
+	return !(reverse->ifindex == p->ifindex && mac_equal(reverse->dmac, p->smac) &&
+		 mac_equal(reverse->smac, p->dmac));
 }
 
 /*
@@ -192,15 +165,14 @@ static __always_inline int flow_claim(struct eg_flow_key *key,
  */
 #define MISSED(miss) (-1 - (miss))
 
-static __noinline int flow_refresh(const struct pkt *p, struct eg_flow *f, __u32 now)
+static __noinline int flow_refresh_pair(const struct pkt *p, struct eg_flow *f, __u32 now)
 {
 	struct eg_flow_key key;
 	struct eg_flow *other;
 	struct eg_flow twin;
 	int forward = f->dir == EG_FLOW_FORWARD;
 
-	if (forward ? flow_reverse_key(&key, f, p->key.proto)
-		    : flow_forward_key(&key, f, p->key.proto))
+	if (flow_other_key(&key, f, p->key.proto))
 		return MISSED(EG_MISS_TAKEN);
 	other = bpf_map_lookup_elem(&eg_flows, &key);
 	if (other &&
@@ -211,35 +183,86 @@ static __noinline int flow_refresh(const struct pkt *p, struct eg_flow *f, __u32
 	if (flow_expired(f, p->key.proto, now) &&
 	    (!other || flow_expired(other, p->key.proto, now)))
 		return MISSED(EG_MISS_EXPIRED);
+	if (eg_dry_run)
+		return FORWARD;
 	f->seen = now;
-	if (other && (!forward || (other->ifindex == p->ifindex &&
-				   mac_equal(other->dmac, p->smac) &&
-				   mac_equal(other->smac, p->dmac))))
+	if (other && !forward) {
+		/* What the backend acknowledges did arrive: the client's
+		 * numbers are in window again, however many we missed. */
+		if ((__s32)(p->ack - other->next) > 0)
+			other->next = p->ack;
+		return FORWARD;
+	}
+	if (other && !flow_moved(p, other))
 		return FORWARD;
 
 	/* It was evicted, or the client now comes another way. */
-	__builtin_memcpy(&twin, f, sizeof(twin));
+	flow_twin(&twin, p, f, &key);
 	if (other) {
 		twin.state = other->state;
 		twin.seen = other->seen;
-	}
-	twin.dir = forward ? EG_FLOW_REVERSE : EG_FLOW_FORWARD;
-	twin.addr = forward ? p->key.saddr : p->key.daddr;
-	twin.port = forward ? p->key.sport : p->key.dport;
-	if (forward) {
-		twin.ifindex = p->ifindex;
-		__builtin_memcpy(twin.dmac, p->smac, 6);
-		__builtin_memcpy(twin.smac, p->dmac, 6);
-	} else {
-		twin.ifindex = 0;
-		__builtin_memset(twin.dmac, 0, 6);
-		__builtin_memset(twin.smac, 0, 6);
+		twin.next = other->next;
 	}
 	if (bpf_map_update_elem(&eg_flows, &key, &twin,
 				other ? BPF_EXIST : BPF_NOEXIST) &&
 	    !other)
 		return MISSED(EG_MISS_TAKEN);
 	return FORWARD;
+}
+
+static __always_inline int flow_refresh(const struct pkt *p, struct eg_flow *f,
+					const struct eg_vip *v, __u32 now)
+{
+	if (v->forward == EG_FORWARD_NAT)
+		return flow_refresh_pair(p, f, now);
+	if (flow_expired(f, p->key.proto, now))
+		return MISSED(EG_MISS_EXPIRED);
+	if (!eg_dry_run)
+		f->seen = now;
+	return FORWARD;
+}
+
+/* A reset ends both directions: the other half's life is shortened too. */
+static __noinline int flow_reset_other(const struct pkt *p, const struct eg_flow *f)
+{
+	struct eg_flow_key key;
+	struct eg_flow *other;
+	__u8 before;
+
+	if (flow_other_key(&key, f, p->key.proto))
+		return 0;
+	other = bpf_map_lookup_elem(&eg_flows, &key);
+	if (!other || !flow_same(f, other) || other->dir == f->dir)
+		return 0;
+	before = other->state;
+	other->state = EG_FLOW_CLOSING;
+	/* Only the forward half is counted, so that a flow is counted once. */
+	return other->dir == EG_FLOW_FORWARD && before == EG_FLOW_OPEN;
+}
+
+/* A packet went by: the flow's state and what comes next. */
+static __always_inline void flow_follow(const struct pkt *p, struct eg_flow *f,
+					const struct eg_vip *v)
+{
+	__u8 before = f->state, state;
+	int closed, opened;
+
+	if (p->key.proto != IPPROTO_TCP || eg_dry_run)
+		return;
+	state = flow_next_state(p, f);
+	if ((__s32)(p->end - f->next) > 0 && seq_near(p->seq, f->next))
+		f->next = p->end;
+	if (state == before)
+		return;
+	f->state = state;
+	closed = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_CLOSING;
+	opened = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_OPEN;
+	if (p->tcp_flags & TCP_RST && v->forward == EG_FORWARD_NAT)
+		closed |= flow_reset_other(p, f);
+	if (closed)
+		count_load(f->backend, -1, -1);
+	if (opened)
+		count_load(f->backend, 1, 1);
 }
 
 #endif

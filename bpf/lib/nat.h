@@ -7,6 +7,8 @@
 
 /* Beyond Ethernet, IPv6 and seven extension headers of the largest size. */
 #define L4_OFFSET_MAX 0x3fff
+/* Beyond Ethernet with two tags. */
+#define L3_OFFSET_MAX 0x1f
 
 /* TCP's or UDP's part; `delta` is what changes in the pseudo-header. */
 static __always_inline int nat_write_l4(void *l4, void *data_end, const struct pkt *p,
@@ -45,7 +47,7 @@ static __always_inline int nat_write(void *data, void *data_end, const struct pk
 				     const struct forward *fw)
 {
 	void *l4 = data + (p->l4 & L4_OFFSET_MAX);
-	void *l3 = data + ETH_HLEN;
+	void *l3 = data + (p->l3 & L3_OFFSET_MAX);
 	struct ipv6hdr *ip6 = l3;
 	struct iphdr *ip = l3;
 	__u64 addrs;
@@ -67,6 +69,28 @@ static __always_inline int nat_write(void *data, void *data_end, const struct pk
 	ip->check = csum_apply(ip->check, addrs + csum_half(bpf_htons(0x100), 0));
 	__builtin_memcpy(&ip->saddr, &fw->saddr.b[12], 4);
 	__builtin_memcpy(&ip->daddr, &fw->daddr.b[12], 4);
+	return 0;
+}
+
+/* As a router does before it sends a packet on, or into a tunnel: RFC 1812
+ * section 5.3.1, RFC 2003 section 3.1. */
+static __always_inline int ttl_write(void *data, void *data_end, const struct pkt *p)
+{
+	struct ipv6hdr *ip6;
+	struct iphdr *ip;
+
+	if (p->v6) {
+		ip6 = data + (p->l3 & L3_OFFSET_MAX);
+		if ((void *)(ip6 + 1) > data_end)
+			return -1;
+		ip6->hop_limit--;
+		return 0;
+	}
+	ip = data + (p->l3 & L3_OFFSET_MAX);
+	if ((void *)(ip + 1) > data_end)
+		return -1;
+	ip->ttl--;
+	ip->check = csum_apply(ip->check, csum_half(bpf_htons(0x100), 0));
 	return 0;
 }
 

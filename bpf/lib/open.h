@@ -1,101 +1,139 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
-/* A new flow: pick a backend, claim a port, remember both halves. */
+/* A new flow: pick a backend, and remember it half-open. */
 #ifndef EG_LIB_OPEN_H
 #define EG_LIB_OPEN_H
 
-/* Ports tried before the flow is refused. Below nine tenths of the range in
- * use all sixteen fail for fewer than one flow in five; each costs a lookup. */
-#define PORT_TRIES 16
+/* Ports that an outer UDP header's source varies over: those that RFC 6335
+ * section 6 calls dynamic, as RFC 8085 section 5.1.1 (entropy) asks. */
+#define OUTER_PORT_MIN 49152
+#define OUTER_PORTS    16384
 
-struct opening {
-	struct eg_flow_key key; /* of the reverse half */
-	struct eg_flow flow;	/* the reverse half, then the forward one */
-	__u64 hash;
-	__u32 now;
-};
-
-/* With `only`, that port or none; else `wish` first, if there is one. The
- * loop looks, and one claim follows: should another CPU have been faster, the
- * packet is dropped and the client's next one begins at another port. */
-static __noinline int open_claim_port(struct opening *o, __be16 wish, int only)
+/* Low bits of a word of an address, in network order. */
+static __always_inline __be32 outer_bits(__be32 prefix, __u32 bits, __u32 hash)
 {
-	__u32 ports = eg_snat_port_max - eg_snat_port_min + 1;
-	__u32 port = ((__u32)o->hash + o->now) % ports;
-	int i;
+	__u32 mask = bits >= 32 ? ~0u : (1u << bits) - 1;
 
-	for (i = 0; i < PORT_TRIES; i++) {
-		o->key.dport = wish ? wish : bpf_htons(eg_snat_port_min + port);
-		if (flow_is_free(&o->key, &o->flow, o->now))
-			return flow_claim(&o->key, &o->flow, o->now);
-		if (only)
-			break;
-		if (wish)
-			wish = 0;
-		else if (++port == ports)
-			port = 0;
+	return prefix | bpf_htonl(hash & mask);
+}
+
+/* The outer header's source varies with the flow, so that a backend's RSS
+ * spreads the flows over its queues: the address where the operator gave a
+ * prefix for it, the port always. */
+static __always_inline void open_outer(struct eg_flow *f, const struct eg_backend *b,
+				       __u64 hash)
+{
+	struct eg_conf *conf;
+	__u32 zero = 0, word;
+	int v4 = addr_is_mapped(&b->addr);
+
+	f->addr = b->source;
+	f->port = bpf_htons(OUTER_PORT_MIN + hash % OUTER_PORTS);
+	conf = bpf_map_lookup_elem(&eg_conf, &zero);
+	if (!conf)
+		return;
+	if (v4 ? conf->outer4_bits : conf->outer6_bits) {
+		f->addr = v4 ? conf->outer4 : conf->outer6;
+		word = outer_bits(addr_word(&f->addr, 3),
+				  v4 ? conf->outer4_bits : conf->outer6_bits, hash >> 16);
+		__builtin_memcpy(&f->addr.b[12], &word, 4);
 	}
-	return -1;
+}
+
+/* The half that the process and the tests know as the flow. */
+static __always_inline void open_fill(struct eg_flow *f, const struct pkt *p,
+				      const struct eg_vip *vip, const struct eg_backend *b,
+				      __u32 now)
+{
+	f->state = EG_FLOW_OPENING;
+	f->vip = p->vip;
+	f->epoch = vip->epoch;
+	f->backend = p->backend;
+	f->generation = b->generation;
+	f->seen = now;
+}
+
+/* Under nat: claim a port by the reverse half. Returns 0 or an enum eg_drop;
+ * the forward half's source is then in c->key. */
+static __always_inline int open_claim(struct claim *c, const struct pkt *p,
+				      const struct eg_vip *vip,
+				      const struct eg_backend *b, __be16 wish)
+{
+	__u32 snat = vip->flags & EG_VIP_SNAT;
+
+	c->key.saddr = b->addr;
+	c->key.sport = b->port;
+	c->key.daddr = snat ? b->source : p->key.saddr;
+	c->key.proto = p->key.proto;
+	c->flow.addr = p->key.saddr;
+	c->flow.port = p->key.sport;
+	c->flow.dir = EG_FLOW_REVERSE;
+	c->flow.ifindex = p->ifindex;
+	__builtin_memcpy(c->flow.dmac, p->smac, 6);
+	__builtin_memcpy(c->flow.smac, p->dmac, 6);
+	return claim_port(c, snat ? wish : p->key.sport, !snat) ? EG_DROP_NO_PORT : 0;
+}
+
+static __always_inline int open_insert(const struct pkt *p, struct claim *c, __u64 flags)
+{
+	if (eg_dry_run)
+		return FORWARD;
+	c->flow.tag = flow_tag(&p->key);
+	/* Another CPU may have opened the same flow meanwhile: the first stays,
+	 * and the packet is dropped as if lost; the client sends it again. Our
+	 * claim then ages away. */
+	if (bpf_map_update_elem(&eg_opening, &p->key, &c->flow, flags))
+		return EG_DROP_MAP;
+	count_flow(p);
+	count_load(p->backend, 0, 1);
+	return FORWARD;
 }
 
 /*
- * Returns FORWARD or an enum eg_drop. `prefer` and `wish`, if not zero: the
- * backend and source port that the flow should have. `flags` are those of the
- * forward half's insert: BPF_ANY where an entry that did not count lies.
+ * Returns FORWARD or an enum eg_drop, with the forward half in c->flow.
+ * `prefer` and `wish`, if not zero: the backend and source port that the flow
+ * should have. `flags` are those of the forward half's insert: BPF_ANY where
+ * an entry that did not count lies.
  */
-static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, __u32 prefer,
-				__be16 wish, __u64 flags)
+static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, struct claim *c,
+				__u32 prefer, __u64 flags)
 {
-	struct opening o = {};
+	int nat = vip->forward == EG_FORWARD_NAT, verdict;
+	__be16 wish = c->key.dport;
 	struct eg_backend *b;
-	__u32 id, snat;
+	__u32 id;
 
-	id = pick(vip->pool, &p->key, &o.hash);
+	id = pick(vip->pool, &p->key, &c->hash);
 	if (prefer)
 		id = prefer;
 	if (!id)
 		return EG_DROP_NO_BACKEND;
 	b = bpf_map_lookup_elem(&eg_backends, &id);
-	if (!b || addr_is_mapped(&b->addr) == p->v6)
+	/* An encapsulated packet may change its family, a rewritten one not. */
+	if (!b || ((nat || vip->forward == EG_FORWARD_L2) &&
+		   addr_is_mapped(&b->addr) == p->v6))
 		return EG_DROP_NO_BACKEND;
 	p->backend = id;
 	if (!b->ifindex)
 		return EG_DROP_NO_NEXT_HOP;
 
-	o.now = flow_now();
-	o.key.saddr = b->addr;
-	o.key.sport = b->port;
-	o.key.proto = p->key.proto;
-	o.flow.addr = p->key.saddr;
-	o.flow.port = p->key.sport;
-	o.flow.dir = EG_FLOW_REVERSE;
-	o.flow.state = flow_next_state(p, EG_FLOW_OPENING);
-	o.flow.vip = p->vip;
-	o.flow.epoch = vip->epoch;
-	o.flow.backend = id;
-	o.flow.generation = b->generation;
-	o.flow.seen = o.now;
-	o.flow.ifindex = p->ifindex;
-	__builtin_memcpy(o.flow.dmac, p->smac, 6);
-	__builtin_memcpy(o.flow.smac, p->dmac, 6);
-
-	snat = vip->flags & EG_VIP_SNAT;
-	o.key.daddr = snat ? b->source : p->key.saddr;
-	if (open_claim_port(&o, snat ? wish : p->key.sport, !snat))
-		return EG_DROP_NO_PORT;
-
-	o.flow.addr = o.key.daddr;
-	o.flow.port = o.key.dport;
-	o.flow.dir = EG_FLOW_FORWARD;
-	o.flow.ifindex = 0;
-	__builtin_memset(o.flow.dmac, 0, 6);
-	__builtin_memset(o.flow.smac, 0, 6);
-	/* Another CPU may have opened the same flow meanwhile: the first stays,
-	 * and the packet is dropped as if lost; the client sends it again. Our
-	 * claim then ages away. */
-	if (bpf_map_update_elem(&eg_flows, &p->key, &o.flow, flags))
-		return EG_DROP_MAP;
-	count_flow(p);
-	return FORWARD;
+	c->now = flow_now();
+	open_fill(&c->flow, p, vip, b, c->now);
+	c->flow.born = pick_wants_latency(vip->pool) ? latency_clock() | 1 : 0;
+	if (nat) {
+		verdict = open_claim(c, p, vip, b, wish);
+		if (verdict)
+			return verdict;
+		c->flow.addr = c->key.daddr;
+		c->flow.port = c->key.dport;
+		c->flow.ifindex = 0;
+		__builtin_memset(c->flow.dmac, 0, 6);
+		__builtin_memset(c->flow.smac, 0, 6);
+	} else {
+		open_outer(&c->flow, b, c->hash);
+	}
+	c->flow.dir = EG_FLOW_FORWARD;
+	c->flow.next = p->end;
+	return open_insert(p, c, flags);
 }
 
 #endif

@@ -11,6 +11,7 @@
 #define NOT_OURS  (-1) /* cannot be an L4 VIP's: the stack knows better */
 #define MALFORMED (-2) /* headers that contradict the frame or each other */
 #define FRAGMENT  (-3) /* has no ports, or is not whole */
+#define ICMP	  (-4) /* an ICMP or ICMPv6 error, whole */
 
 struct cursor {
 	void *pos;
@@ -23,9 +24,22 @@ struct cursor {
 /* RFC 8200 section 4.1 knows six extension headers, one of them twice. */
 #define EXT_HEADERS_MAX 7
 
+/* Tags that are looked behind: IEEE 802.1Q, and 802.1ad with one inside. The
+ * frame keeps them. */
+#define VLAN_TAGS_MAX 2
+#define VLAN_TAG_LEN  4
+
+static __always_inline int is_vlan(__be16 type)
+{
+	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+}
+
 static __always_inline int parse_eth(struct cursor *c, struct pkt *p)
 {
 	struct ethhdr *eth = c->pos;
+	__u32 header = ETH_HLEN;
+	__be16 type, *inner;
+	int i;
 
 	p->len = c->frame > ETH_HLEN ? c->frame - ETH_HLEN : 0;
 	if ((void *)(eth + 1) > c->end)
@@ -36,9 +50,23 @@ static __always_inline int parse_eth(struct cursor *c, struct pkt *p)
 		return NOT_OURS;
 	__builtin_memcpy(p->dmac, eth->h_dest, 6);
 	__builtin_memcpy(p->smac, eth->h_source, 6);
+	type = eth->h_proto;
 	c->pos = eth + 1;
+#pragma unroll
+	for (i = 0; i < VLAN_TAGS_MAX; i++) {
+		if (!is_vlan(type))
+			break;
+		inner = c->pos + 2;
+		if ((void *)(inner + 1) > c->end)
+			return NOT_OURS;
+		type = *inner;
+		c->pos += VLAN_TAG_LEN;
+		header += VLAN_TAG_LEN;
+	}
+	p->len = c->frame > header ? c->frame - header : 0;
+	p->l3 = header;
 	c->left = p->len;
-	return bpf_ntohs(eth->h_proto);
+	return bpf_ntohs(type);
 }
 
 /* RFC 791 section 3.1 */
@@ -55,6 +83,7 @@ static __always_inline int parse_ip4(struct cursor *c, struct pkt *p)
 	__builtin_memcpy(&p->key.daddr.b[8], &mapped, 4);
 	__builtin_memcpy(&p->key.daddr.b[12], &ip->daddr, 4);
 	p->ttl = ip->ttl;
+	p->tos = ip->tos;
 
 	header = ip->ihl * 4;
 	total = bpf_ntohs(ip->tot_len);
@@ -87,16 +116,17 @@ static __always_inline int parse_ip6(struct cursor *c, struct pkt *p)
 		return NOT_OURS;
 	p->v6 = 1;
 	p->ttl = ip->hop_limit;
+	p->tos = bpf_ntohs(*(__be16 *)ip) >> 4;
 
 	payload = bpf_ntohs(ip->payload_len);
 	if (c->left < sizeof(*ip) || payload > c->left - sizeof(*ip))
 		return MALFORMED;
 	p->len = payload + sizeof(*ip);
 	next = ip->nexthdr;
-	off = ETH_HLEN + sizeof(*ip);
+	off = p->l3 + sizeof(*ip);
 
 	for (i = 0; i < EXT_HEADERS_MAX; i++) {
-		if (next == IPPROTO_TCP || next == IPPROTO_UDP)
+		if (next == IPPROTO_TCP || next == IPPROTO_UDP || next == IPPROTO_ICMPV6)
 			break;
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING &&
 		    next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
@@ -123,7 +153,7 @@ static __always_inline int parse_ip6(struct cursor *c, struct pkt *p)
 		payload -= size;
 		off += size;
 	}
-	if (next != IPPROTO_TCP && next != IPPROTO_UDP)
+	if (next != IPPROTO_TCP && next != IPPROTO_UDP && next != IPPROTO_ICMPV6)
 		return MALFORMED;
 	c->left = payload;
 	c->pos = c->data + off;
@@ -146,7 +176,11 @@ static __always_inline int parse_tcp(struct cursor *c, struct pkt *p)
 	p->key.sport = tcp->source;
 	p->key.dport = tcp->dest;
 	p->tcp_flags = ((__u8 *)tcp)[13];
-	p->data = header < c->left;
+	p->seq = bpf_ntohl(tcp->seq);
+	p->ack = bpf_ntohl(tcp->ack_seq);
+	p->end = p->seq + c->left - header;
+	/* RFC 9293 section 3.4: SYN and FIN take a number each. */
+	p->end += (p->tcp_flags & TCP_SYN) / TCP_SYN + (p->tcp_flags & TCP_FIN);
 	return PARSED;
 }
 
@@ -166,6 +200,19 @@ static __always_inline int parse_udp(struct cursor *c, struct pkt *p)
 	p->key.sport = udp->source;
 	p->key.dport = udp->dest;
 	return PARSED;
+}
+
+/* Errors alone: RFC 1122 section 3.2.2 and RFC 4443 section 2.1. Questions,
+ * echo and neighbour discovery among them, are the stack's to answer. */
+static __always_inline int parse_icmp(struct cursor *c, const struct pkt *p)
+{
+	__u8 *type = c->pos;
+
+	if ((void *)(type + 8) > c->end || c->left < 8)
+		return NOT_OURS;
+	if (p->v6)
+		return *type && *type < 128 ? ICMP : NOT_OURS;
+	return *type == 3 || *type == 11 || *type == 12 ? ICMP : NOT_OURS;
 }
 
 static __always_inline int parse(void *data, void *data_end, __u32 frame, struct pkt *p)
@@ -193,6 +240,8 @@ static __always_inline int parse(void *data, void *data_end, __u32 frame, struct
 		return parse_tcp(&c, p);
 	if (proto == IPPROTO_UDP)
 		return parse_udp(&c, p);
+	if (proto == (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return parse_icmp(&c, p);
 	return NOT_OURS;
 }
 

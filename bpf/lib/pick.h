@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
-/* Who gets a new flow: the pool's ring, by the hash of the client's 5-tuple.
- * eg-balance's pick is its twin, and tests hold them together. */
+/* Who gets a new flow, by the pool's algorithm. eg-balance builds the rings
+ * and has a twin of each choice made here; tests hold them together. */
 #ifndef EG_LIB_PICK_H
 #define EG_LIB_PICK_H
 
@@ -22,22 +22,95 @@ static __noinline __u32 pick_from(const struct eg_slot *slot)
 	return 0;
 }
 
-/* Returns a backend's id, 0 if nobody takes the flow. */
-static __always_inline __u32 pick(__u32 pool, const struct eg_flow_key *key,
-				  __u64 *hash)
+static __always_inline int pick_is_hashed(const struct eg_pool *pool)
 {
-	struct eg_pool *chooser = bpf_map_lookup_elem(&eg_pools, &pool);
+	return pool->algorithm <= EG_ALGORITHM_SESSION_AFFINITY;
+}
+
+/* Does the ring alone say who has a flow, so that any node can carry it? */
+static __always_inline int pick_is_stateless(__u32 id)
+{
+	struct eg_pool *pool = bpf_map_lookup_elem(&eg_pools, &id);
+
+	return pool && pick_is_hashed(pool);
+}
+
+static __always_inline int pick_wants_latency(__u32 id)
+{
+	struct eg_pool *pool = bpf_map_lookup_elem(&eg_pools, &id);
+
+	return pool && pool->algorithm == EG_ALGORITHM_EWMA;
+}
+
+/* The leading bits of a source address, alone in an otherwise empty key. */
+static __always_inline __u64 pick_hash_source(const struct eg_pool *pool,
+					      const struct eg_flow_key *key)
+{
+	struct eg_flow_key source = {};
+	__u32 bits, have, word;
+	int i;
+
+	bits = addr_is_mapped(&key->saddr) ? 96 + pool->prefix4 : pool->prefix6;
+#pragma unroll
+	for (i = 0; i < 4; i++) {
+		have = bits > 32 * i ? bits - 32 * i : 0;
+		word = addr_word(&key->saddr, i);
+		if (have < 32)
+			word &= have ? bpf_htonl(~0u << (32 - have)) : 0;
+		__builtin_memcpy(&source.saddr.b[4 * i], &word, 4);
+	}
+	return hash_flow(pool->hash_key, &source);
+}
+
+static __always_inline __u32 pick_next(__u32 id, const struct eg_pool *pool)
+{
+	__u32 *cursor = bpf_map_lookup_elem(&eg_cursors, &id), turn;
+
+	if (!cursor || !pool->period)
+		return 0;
+	turn = *cursor;
+	if (!eg_dry_run)
+		*cursor = turn + 1 < pool->period ? turn + 1 : 0;
+	return turn % pool->period;
+}
+
+static __always_inline __u32 pick_any(const struct eg_pool *pool)
+{
+	return pool->period ? bpf_get_prandom_u32() % pool->period : 0;
+}
+
+static __always_inline __u32 pick_index(__u32 id, const struct eg_pool *pool,
+					const struct eg_flow_key *key, __u64 hash)
+{
+	switch (pool->algorithm) {
+	case EG_ALGORITHM_MAGLEV:
+	case EG_ALGORITHM_RING_HASH:
+		return hash_slot(hash);
+	case EG_ALGORITHM_SESSION_AFFINITY:
+		return hash_slot(pick_hash_source(pool, key));
+	case EG_ALGORITHM_ROUND_ROBIN:
+	case EG_ALGORITHM_WEIGHTED_ROUND_ROBIN:
+		return pick_next(id, pool);
+	default:
+		return pick_any(pool);
+	}
+}
+
+/* Returns a backend's id, 0 if nobody takes the flow. */
+static __noinline __u32 pick(__u32 id, const struct eg_flow_key *key, __u64 *hash)
+{
+	struct eg_pool *pool = bpf_map_lookup_elem(&eg_pools, &id);
 	struct eg_slot *slot;
 	__u32 index;
 	void *ring;
 
-	if (!chooser || !chooser->backends)
+	if (!pool || !pool->backends)
 		return 0;
-	*hash = hash_flow(chooser->hash_key, key);
-	ring = bpf_map_lookup_elem(&eg_rings, &pool);
+	*hash = hash_flow(pool->hash_key, key);
+	ring = bpf_map_lookup_elem(&eg_rings, &id);
 	if (!ring)
 		return 0;
-	index = hash_slot(*hash);
+	index = pick_index(id, pool, key, *hash);
 	slot = bpf_map_lookup_elem(ring, &index);
 	return slot ? pick_from(slot) : 0;
 }

@@ -26,6 +26,14 @@ const volatile __u32 eg_timeout_udp_s = 300;
  * says nothing that the counters do not. 0 turns events off. */
 const volatile __u32 eg_event_rate = 100;
 
+/* ICMP errors of our own a second and CPU: RFC 4443 section 2.4 (f) wants a
+ * limit. One is enough to teach a sender; a thousand senders may start at
+ * once. What is over the limit is dropped without a word. */
+const volatile __u32 eg_icmp_rate = 1000;
+
+/* The twin behind `egctl explain`: decides and writes to no map. */
+const volatile __u8 eg_dry_run = 0;
+
 /* CONFIG_HZ of the running kernel. */
 const volatile __u32 eg_jiffies_hz = 250;
 

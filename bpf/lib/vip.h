@@ -3,14 +3,16 @@
 #ifndef EG_LIB_VIP_H
 #define EG_LIB_VIP_H
 
-/* Does this address carry L4 VIPs? Asked first: it lets foreign packets go
- * after one lookup, and is all that a packet without ports can be asked. */
-static __always_inline int vip_address(const struct pkt *p)
+/* What is this address to us (enum eg_addr_use)? Asked first: it lets foreign
+ * packets go after one lookup, and is all that one without ports can be asked. */
+static __always_inline __u32 vip_address(const struct eg_addr *addr)
 {
 	struct eg_vip_key key = {};
+	__u32 *use;
 
-	key.addr = p->key.daddr;
-	return bpf_map_lookup_elem(&eg_vip_ids, &key) != NULL;
+	key.addr = *addr;
+	use = bpf_map_lookup_elem(&eg_vip_ids, &key);
+	return use ? *use : 0;
 }
 
 static __always_inline struct eg_vip *vip_lookup(struct pkt *p)

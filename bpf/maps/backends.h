@@ -13,4 +13,14 @@ struct {
 	__type(value, struct eg_backend);
 } eg_backends SEC(".maps");
 
+/* How busy is each backend, and how soon does it answer? Counted by the
+ * programs with atomic additions, corrected by the process, which maps it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EG_MAX_BACKENDS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct eg_load);
+} eg_loads SEC(".maps");
+
 #endif

@@ -15,4 +15,15 @@ struct {
 	__type(value, struct eg_flow);
 } eg_flows SEC(".maps");
 
+/* Whose handshake is this? Flows begin here and move to eg_flows when the
+ * client has shown that it hears the answer (lib/opening.h), so that a flood
+ * of new ones evicts only each other. When full, the least recently used
+ * goes: an honest client sends its SYN again. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 17);
+	__type(key, struct eg_flow_key);
+	__type(value, struct eg_flow);
+} eg_opening SEC(".maps");
+
 #endif

@@ -12,4 +12,12 @@ struct {
 	__type(value, struct eg_meta);
 } eg_meta SEC(".maps");
 
+/* What holds for all packets? Written by userspace/datapath. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct eg_conf);
+} eg_conf SEC(".maps");
+
 #endif

@@ -11,6 +11,15 @@ struct {
 	__type(value, struct eg_pool);
 } eg_pools SEC(".maps");
 
+/* Where does this CPU go on in the pool's ring (round robin)? Each CPU has a
+ * cursor of its own: turns are exact per CPU, and no CPU waits for another. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, EG_MAX_POOLS);
+	__type(key, __u32);
+	__type(value, __u32);
+} eg_cursors SEC(".maps");
+
 /* Which backend owns this slot of the pool's ring? A ring is filled while
  * nobody sees it and then swapped in whole: no lookup meets half a ring. The
  * inner map has sizes, not types: 6.1 lets a ring in only if both or neither

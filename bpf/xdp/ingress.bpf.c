@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
 /*
- * Where packets come in: parse, flow, vip, pick, forward. Attached to each
- * interface of [datapath]. A packet that is not an L4 VIP's, nor the reply of
- * a flow of one, passes untouched.
+ * Where packets come in: parse, flow, forward. What needs more than a known
+ * flow goes on in a program of its own, by a tail call: a new or half-open
+ * flow, an ICMP error, a packet that is too big. Attached to each interface
+ * of [datapath]. What is not an L4 VIP's passes untouched.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -27,6 +28,7 @@
 
 #include "lib/tunables.h"
 #include "lib/ctx.h"
+#include "maps/scratch.h"
 #include "lib/parse.h"
 #include "lib/csum.h"
 #include "lib/hash.h"
@@ -34,54 +36,219 @@
 #include "lib/event.h"
 #include "lib/drop.h"
 #include "lib/vip.h"
+#include "lib/ewma.h"
 #include "lib/pick.h"
 #include "lib/flow.h"
+#include "lib/claim.h"
+#include "lib/latency.h"
+#include "lib/opening.h"
 #include "lib/open.h"
+#include "lib/encap.h"
 #include "lib/decide.h"
 #include "lib/nat.h"
 #include "lib/l2.h"
+#include "lib/icmp.h"
+#include "lib/too_big.h"
 
-static __always_inline __u32 frame_bytes(struct xdp_md *ctx)
+int eg_xdp_ingress(struct xdp_md *ctx);
+int eg_xdp_open(struct xdp_md *ctx);
+int eg_xdp_icmp(struct xdp_md *ctx);
+int eg_xdp_too_big(struct xdp_md *ctx);
+
+/* Which program takes over (enum tail)? Each load has a table of its own,
+ * filled before anything is attached and pinned with the links: the kernel
+ * empties it when the last descriptor and pin are gone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, TAILS);
+	__uint(key_size, sizeof(__u32));
+	__array(values, int(struct xdp_md *));
+} xdp_tails SEC(".maps") = {
+	.values = {
+		[TAIL_OPEN] = (void *)&eg_xdp_open,
+		[TAIL_ICMP] = (void *)&eg_xdp_icmp,
+		[TAIL_TOO_BIG] = (void *)&eg_xdp_too_big,
+	},
+};
+
+static __always_inline int parse_frame(struct xdp_md *ctx, struct pkt *p)
 {
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	__u32 frame = ctx->data_end - ctx->data;
+
 	if (eg_xdp_frags)
-		return bpf_xdp_get_buff_len(ctx);
-	return ctx->data_end - ctx->data;
+		frame = bpf_xdp_get_buff_len(ctx);
+	p->ifindex = ctx->ingress_ifindex;
+	return parse(data, data_end, frame, p);
+}
+
+static __always_inline int send(const struct xdp_md *ctx, __u32 ifindex)
+{
+	if (ifindex == ctx->ingress_ifindex)
+		return XDP_TX;
+	return bpf_redirect(ifindex, 0);
+}
+
+/* Make room for an outer header, and write it. */
+static __always_inline int encapsulate(struct xdp_md *ctx, const struct pkt *p,
+				       const struct forward *fw)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	__u32 l3 = p->l3 & L3_OFFSET_MAX;
+	struct l2_tags tags;
+
+	if (l2_save_tags(&tags, data, data_end) || ttl_write(data, data_end, p))
+		return -1;
+	if (bpf_xdp_adjust_head(ctx, -(int)encap_room(fw->mode, fw->outer6)))
+		return -1;
+	data_end = (void *)(long)ctx->data_end;
+	data = (void *)(long)ctx->data;
+	if (l2_build(data, data_end, l3, &tags, fw->dmac, fw->smac,
+		     fw->outer6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
+		return -1;
+	return encap_write(data + l3, data_end, p, fw);
+}
+
+/* As it is, to another MAC address. */
+static __always_inline int readdress(struct xdp_md *ctx, const struct pkt *p,
+				     const struct forward *fw)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+
+	return ttl_write(data, data_end, p) || l2_write(data, data_end, fw);
+}
+
+static __always_inline int translate(struct xdp_md *ctx, const struct pkt *p,
+				     const struct forward *fw)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+
+	return nat_write(data, data_end, p, fw) || l2_write(data, data_end, fw);
 }
 
 static __always_inline int forward(struct xdp_md *ctx, const struct pkt *p,
 				   const struct forward *fw)
 {
-	void *data_end = (void *)(long)ctx->data_end;
-	void *data = (void *)(long)ctx->data;
+	int err;
 
-	if (nat_write(data, data_end, p, fw))
-		return XDP_ABORTED;
-	l2_write(data, fw);
-	if (fw->ifindex == ctx->ingress_ifindex)
-		return XDP_TX;
-	return bpf_redirect(fw->ifindex, 0);
+	if (fw->mode == EG_FORWARD_NAT)
+		err = translate(ctx, p, fw);
+	else if (fw->mode == EG_FORWARD_L2)
+		err = readdress(ctx, p, fw);
+	else
+		err = encapsulate(ctx, p, fw);
+	return err ? XDP_ABORTED : send(ctx, fw->ifindex);
+}
+
+/* Carry out a decision. */
+static __always_inline int carry_out(struct xdp_md *ctx, const struct pkt *p, int verdict,
+				     const struct forward *fw)
+{
+	if (verdict == FORWARD)
+		return forward(ctx, p, fw);
+	if (verdict == PASS) {
+		count_total(EG_VERDICT_PASSED, p);
+		return XDP_PASS;
+	}
+	if (IS_TAIL(verdict)) {
+		bpf_tail_call(ctx, &xdp_tails, TAIL_OF(verdict));
+		verdict = EG_DROP_TAIL;
+	}
+	drop(p, verdict);
+	return XDP_DROP;
 }
 
 SEC("xdp")
 int eg_xdp_ingress(struct xdp_md *ctx)
 {
-	void *data_end = (void *)(long)ctx->data_end;
-	void *data = (void *)(long)ctx->data;
 	struct forward fw = {};
 	struct pkt p = {};
+
+	return carry_out(ctx, &p, decide(&p, parse_frame(ctx, &p), &fw), &fw);
+}
+
+SEC("xdp")
+int eg_xdp_open(struct xdp_md *ctx)
+{
+	struct scratch *s = scratch_begin();
 	int verdict;
 
-	p.ifindex = ctx->ingress_ifindex;
-	verdict = decide(ctx, parse(data, data_end, frame_bytes(ctx), &p), &p, &fw);
-	if (verdict == PASS) {
-		count_total(EG_VERDICT_PASSED, &p);
-		return XDP_PASS;
-	}
-	if (verdict != FORWARD) {
-		drop(&p, verdict);
+	if (!s || parse_frame(ctx, &s->p) != PARSED)
+		return XDP_ABORTED;
+	verdict = decide_open(ctx, &s->p, &s->fw, &s->claim, &s->promotion);
+	return carry_out(ctx, &s->p, verdict, &s->fw);
+}
+
+SEC("xdp")
+int eg_xdp_icmp(struct xdp_md *ctx)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	struct scratch *s = scratch_begin();
+	int verdict = PASS;
+	__u8 dir = 0;
+
+	if (!s || parse_frame(ctx, &s->p) != ICMP)
+		return XDP_ABORTED;
+	__builtin_memset(&s->quote, 0, sizeof(s->quote));
+	if (!quote_parse(data, data_end, &s->p, &s->quote))
+		verdict = icmp_decide(&s->p, &s->quote, &s->fw, &dir);
+	if (verdict != FORWARD)
+		return carry_out(ctx, &s->p, verdict, &s->fw);
+	count_forwarded(&s->p, dir == EG_FLOW_REVERSE);
+	if (s->fw.mode != EG_FORWARD_NAT)
+		return forward(ctx, &s->p, &s->fw);
+	if (icmp_write(data, data_end, &s->p, &s->quote, &s->fw, dir) ||
+	    l2_write(data, data_end, &s->fw))
+		return XDP_ABORTED;
+	return send(ctx, s->fw.ifindex);
+}
+
+/* Turn the frame into the error about it: the packet moves behind new headers,
+ * and its end is cut off. */
+static __always_inline int complain(struct xdp_md *ctx, const struct pkt *p, __u32 mtu)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	__u32 head = (p->v6 ? IP6_LEN : IP4_LEN) + ICMP_LEN;
+	__u32 quote = p->v6 ? QUOTE6 : QUOTE4;
+	__u32 l3 = p->l3 & L3_OFFSET_MAX;
+	struct l2_tags tags;
+	__u32 frame;
+
+	if (l2_save_tags(&tags, data, data_end) || bpf_xdp_adjust_head(ctx, -(int)head))
+		return -1;
+	frame = ctx->data_end - ctx->data;
+	if (eg_xdp_frags)
+		frame = bpf_xdp_get_buff_len(ctx);
+	if (bpf_xdp_adjust_tail(ctx, (int)(l3 + head + quote) - (int)frame))
+		return -1;
+	data_end = (void *)(long)ctx->data_end;
+	data = (void *)(long)ctx->data;
+	if (l2_build(data, data_end, l3, &tags, p->smac, p->dmac,
+		     p->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
+		return -1;
+	return p->v6 ? too_big_write6(data + l3, data_end, p, mtu) :
+		       too_big_write4(data + l3, data_end, p, mtu);
+}
+
+SEC("xdp")
+int eg_xdp_too_big(struct xdp_md *ctx)
+{
+	struct scratch *s = scratch_begin();
+	__u32 mtu;
+
+	if (!s || parse_frame(ctx, &s->p) != PARSED)
+		return XDP_ABORTED;
+	mtu = too_big_mtu(&s->p);
+	drop(&s->p, EG_DROP_TOO_BIG);
+	if (!mtu || !too_big_allowed() || complain(ctx, &s->p, mtu))
 		return XDP_DROP;
-	}
-	return forward(ctx, &p, &fw);
+	return XDP_TX;
 }
 
 char LICENSE[] SEC("license") = "GPL";

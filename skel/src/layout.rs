@@ -27,18 +27,22 @@ macro_rules! same_layout {
 same_layout! {
     abi::Addr == xdp::eg_addr { b }
     abi::VipKey == xdp::eg_vip_key { addr, port, proto, pad }
-    abi::Vip == xdp::eg_vip { addr, port, proto, pad, epoch, pool, flags }
-    abi::Backend == xdp::eg_backend { addr, source, port, state, pad, generation, ifindex, dmac, smac }
-    abi::Pool == xdp::eg_pool { hash_key, backends, pad }
+    abi::Vip == xdp::eg_vip { addr, port, proto, forward, epoch, pool, flags, gue_port, pad }
+    abi::Backend == xdp::eg_backend {
+        addr, source, port, state, flags, generation, ifindex, dmac, smac, mtu, weight
+    }
+    abi::Load == xdp::eg_load { flows, outstanding, latency, at }
+    abi::Pool == xdp::eg_pool { hash_key, backends, period, algorithm, on_down, prefix4, prefix6, pad }
     abi::Slot == xdp::eg_slot { primary, alternate }
     abi::FlowKey == xdp::eg_flow_key { saddr, daddr, sport, dport, proto, pad }
     abi::Flow == xdp::eg_flow {
-        addr, port, dir, state, vip, epoch, backend, generation, seen, ifindex, dmac, smac
+        tag, addr, port, dir, state, vip, epoch, backend, generation, seen, next, ifindex, dmac, smac, born
     }
     abi::Stats == xdp::eg_stats { packets, bytes, reply_packets, reply_bytes, flows, drops }
     abi::Count == xdp::eg_count { packets, bytes }
     abi::Event == xdp::eg_event { key, kind, code, vip, backend, ifindex, length }
     abi::Meta == xdp::eg_meta { abi, workers, generation, alive }
+    abi::Conf == xdp::eg_conf { flags, pad, outer4, outer6, outer4_bits, outer6_bits }
     abi::ListenerKey == sock::eg_listener_key { addr, port, proto, pad }
     abi::Listener == sock::eg_listener { base, workers }
     abi::Worker == sock::eg_worker { live, pad }
@@ -72,6 +76,10 @@ mod tests {
             ("EG_MAX_SOCKS", abi::MAX_SOCKS),
             ("EG_RING_SLOTS", abi::RING_SLOTS),
             ("EG_VIP_SNAT", abi::VIP_SNAT),
+            ("EG_ADDR_VIP", abi::ADDR_VIP),
+            ("EG_ADDR_SOURCE", abi::ADDR_SOURCE),
+            ("EG_BACKEND_ON_LINK", u32::from(abi::BACKEND_ON_LINK)),
+            ("EG_CONF_RETURN_PATH", abi::CONF_RETURN_PATH),
             ("EG_FLOW_CLAIM", u32::from(abi::FLOW_CLAIM)),
         ] {
             assert_eq!(header_value(name), Some(ours), "{name}");
@@ -81,7 +89,7 @@ mod tests {
     /// Every `PREFIX_LABEL = code` of the header is in the Rust enum under that label, and nothing else is.
     fn same_codes(prefix: &str, count: Option<&str>, ours: &[(&str, u32)]) {
         for (label, code) in ours {
-            let name = format!("{prefix}_{}", label.to_uppercase());
+            let name = format!("{prefix}_{}", label.to_uppercase().replace('-', "_"));
             assert_eq!(header_value(&name), Some(*code), "{name}");
         }
         if let Some(count) = count {
@@ -100,6 +108,9 @@ mod tests {
         same_codes("EG_DROP", Some("EG_DROPS"), &codes!(Drop));
         same_codes("EG_MISS", Some("EG_MISSES"), &codes!(Miss));
         same_codes("EG_VERDICT", Some("EG_VERDICTS"), &codes!(Verdict));
+        same_codes("EG_FORWARD", Some("EG_FORWARDS"), &codes!(Forward));
+        same_codes("EG_ALGORITHM", Some("EG_ALGORITHMS"), &codes!(Algorithm));
+        same_codes("EG_ON_DOWN", None, &codes!(OnDown));
         same_codes("EG_BACKEND", None, &codes!(BackendState));
         same_codes("EG_FLOW", None, &codes!(FlowDir));
         same_codes("EG_FLOW", None, &codes!(FlowState));

@@ -6,6 +6,8 @@
 //! and what happens when it is full is said in `docs/maps.md`.
 
 mod array;
+mod loads;
+mod mapped;
 mod per_cpu;
 mod rings;
 mod socks;
@@ -17,10 +19,11 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
-use eg_abi::{Backend, Count, Flow, FlowKey, Listener, ListenerKey, Meta, Pool, Stats, Vip, VipKey};
+use eg_abi::{Backend, Conf, Count, Flow, FlowKey, Listener, ListenerKey, Meta, Pool, Stats, Vip, VipKey};
 use libbpf_rs::{MapCore, MapHandle, Object};
 
 pub use array::Array;
+pub use loads::Loads;
 pub use per_cpu::PerCpu;
 pub use rings::Rings;
 pub use socks::Socks;
@@ -78,6 +81,8 @@ pub struct Maps {
     pub rings: Rings,
     pub backends: Array<Backend>,
     pub flows: Table<FlowKey, Flow>,
+    /// Half-open flows.
+    pub opening: Table<FlowKey, Flow>,
     pub vip_stats: PerCpu<Stats>,
     pub backend_stats: PerCpu<Stats>,
     /// By [`eg_abi::Verdict`]; read through [`Maps::totals`], which adds what living VIPs forwarded.
@@ -94,6 +99,10 @@ pub struct Maps {
     pub socks: Socks,
     pub workers: Workers,
     pub meta: Array<Meta>,
+    pub conf: Array<Conf>,
+    pub loads: Loads,
+    /// By pool: where each CPU's next turn is.
+    pub cursors: PerCpu<u32>,
 }
 
 impl Maps {
@@ -122,6 +131,7 @@ impl Maps {
             rings: Rings::new(find("eg_rings")?),
             backends: Array::new(find("eg_backends")?)?,
             flows: Table::new(find("eg_flows")?)?,
+            opening: Table::new(find("eg_opening")?)?,
             vip_stats: PerCpu::new(find("eg_vip_stats")?)?,
             backend_stats: PerCpu::new(find("eg_backend_stats")?)?,
             verdicts: PerCpu::new(find("eg_totals")?)?,
@@ -133,6 +143,9 @@ impl Maps {
             socks: Socks::new(find("eg_socks")?),
             workers: Workers::new(find("eg_workers")?)?,
             meta: Array::new(find("eg_meta")?)?,
+            conf: Array::new(find("eg_conf")?)?,
+            loads: Loads::new(find("eg_loads")?)?,
+            cursors: PerCpu::new(find("eg_cursors")?)?,
         })
     }
 }

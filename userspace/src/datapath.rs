@@ -149,6 +149,7 @@ impl Datapath {
         lock(&self.tables).retire(plan, Instant::now())?;
         self.vips.keep_only(&local).await?;
         self.links.xdp_keep_only(&indices)?;
+        load::sweep_tails(&self.loaded.folder, &self.loaded.tails)?;
         self.write_meta()?;
         self.plan = plan.clone();
         self.applied.notify_one();

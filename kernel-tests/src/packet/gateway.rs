@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use eg_abi::{
-    Addr, Backend, BackendState, Count, Drop as Reason, Event, Flow, FlowKey, Miss, Plain, Pool, Slot, VIP_SNAT, Vip,
-    VipKey,
+    ADDR_SOURCE, ADDR_VIP, Addr, Backend, BackendState, CONF_RETURN_PATH, Conf, Count, Drop as Reason, Event, Flow,
+    FlowKey, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
 };
 use eg_balance::maglev;
 use eg_skel::sock_lookup::LookupSkelBuilder;
@@ -158,6 +158,7 @@ impl Gateway {
             ..Backend::default()
         };
         self.maps().backends.set(id, &backend).expect("write a backend");
+        self.maps().vip_ids.set(&VipKey::any_port(backend.source), &ADDR_SOURCE).expect("mark a source");
         backend
     }
 
@@ -171,7 +172,8 @@ impl Gateway {
             .map(|(primary, alternate)| Slot { primary: backend(primary), alternate: backend(alternate) })
             .collect();
         self.maps().rings.set(id, &slots).expect("write a ring");
-        let pool = Pool { hash_key: key, backends: backends.len() as u32, pad: 0 };
+        let period = maglev::SLOTS as u32;
+        let pool = Pool { hash_key: key, backends: backends.len() as u32, period, ..Pool::default() };
         self.maps().pools.set(id, &pool).expect("write a pool");
         table
     }
@@ -189,20 +191,27 @@ impl Gateway {
         };
         self.maps().vips.set(id, &vip).expect("write a vip");
         self.maps().vip_ids.set(&VipKey::new(at, proto), &id).expect("write a vip's id");
-        self.maps().vip_ids.set(&VipKey::any_port(vip.addr), &0).expect("mark a vip's address");
+        self.maps().vip_ids.set(&VipKey::any_port(vip.addr), &ADDR_VIP).expect("mark a vip's address");
+        if !snat {
+            self.maps().conf.set(0, &Conf { flags: CONF_RETURN_PATH, ..Conf::default() }).expect("write the conf");
+        }
     }
 
-    /// The entry under this key.
+    /// The entry under this key, established or half-open.
     pub fn flow(&self, source: SocketAddr, destination: SocketAddr, proto: u8) -> Option<Flow> {
-        self.maps().flows.get(&FlowKey::new(source, destination, proto)).expect("read a flow")
+        let key = FlowKey::new(source, destination, proto);
+        let established = self.maps().flows.get(&key).expect("read a flow");
+        established.or_else(|| self.maps().opening.get(&key).expect("read a half-open flow"))
     }
 
     /// Lets `seconds` pass for one entry, without waiting for them.
     pub fn age(&self, source: SocketAddr, destination: SocketAddr, proto: u8, seconds: u32) {
         let key = FlowKey::new(source, destination, proto);
-        let mut flow = self.maps().flows.get(&key).expect("read a flow").expect("a flow to age");
+        let tables = [&self.maps().flows, &self.maps().opening];
+        let found = tables.into_iter().find_map(|table| Some((table, table.get(&key).expect("read a flow")?)));
+        let (table, mut flow) = found.expect("a flow to age");
         flow.seen = flow.seen.wrapping_sub(seconds * self.loaded().hz);
-        self.maps().flows.set(&key, &flow).expect("write a flow");
+        table.set(&key, &flow).expect("write a flow");
     }
 }
 
@@ -246,6 +255,10 @@ impl Loaded {
         for (key, _) in maps.flows.entries().expect("the flows") {
             maps.flows.delete(&key).expect("delete a flow");
         }
+        for (key, _) in maps.opening.entries().expect("the half-open flows") {
+            maps.opening.delete(&key).expect("delete a half-open flow");
+        }
+        maps.conf.set(0, &Conf::default()).expect("clear the conf");
         for (key, _) in maps.vip_ids.entries().expect("the vips") {
             maps.vip_ids.delete(&key).expect("delete a vip");
         }
@@ -256,6 +269,7 @@ impl Loaded {
             maps.rings.delete(id).expect("delete a ring");
             maps.vip_stats.clear(id).expect("clear figures");
             maps.backend_stats.clear(id).expect("clear figures");
+            maps.loads.clear(id);
         }
         (0..maps.verdicts.capacity()).for_each(|i| maps.verdicts.clear(i).expect("clear the totals"));
         (0..maps.drops.capacity()).for_each(|i| maps.drops.clear(i).expect("clear the drops"));

@@ -42,6 +42,54 @@ labels! {
 }
 
 labels! {
+    /// `enum eg_forward`: the words of a listener's `forward`
+    pub enum Forward {
+        Nat = 0 => "nat",
+        Ipip = 1 => "ipip",
+        Gue = 2 => "gue",
+        L2 = 3 => "l2",
+    }
+}
+
+impl Forward {
+    /// Bytes that it puts before a packet to a backend of IPv6 (`v6`) or IPv4: what a packet must leave below the MTU of
+    /// the way. RFC 2003, RFC 2473; UDP's header and that of GUE are 8 and 4.
+    pub const fn overhead(self, v6: bool) -> u16 {
+        let ip = if v6 { 40 } else { 20 };
+        match self {
+            Forward::Nat | Forward::L2 => 0,
+            Forward::Ipip => ip,
+            Forward::Gue => ip + 12,
+        }
+    }
+}
+
+labels! {
+    /// `enum eg_algorithm`: the words of a pool's `algorithm`
+    pub enum Algorithm {
+        Maglev = 0 => "maglev",
+        RingHash = 1 => "ring-hash",
+        SessionAffinity = 2 => "session-affinity",
+        RoundRobin = 3 => "round-robin",
+        WeightedRoundRobin = 4 => "weighted-round-robin",
+        Random = 5 => "random",
+        WeightedRandom = 6 => "weighted-random",
+        P2c = 7 => "p2c",
+        LeastConnections = 8 => "least-connections",
+        LeastRequests = 9 => "least-requests",
+        Ewma = 10 => "ewma",
+    }
+}
+
+labels! {
+    /// `enum eg_on_down`: the words of a pool's `on_backend_down`
+    pub enum OnDown {
+        Keep = 0 => "keep",
+        Repick = 1 => "repick",
+    }
+}
+
+labels! {
     /// `enum eg_flow_dir`
     pub enum FlowDir {
         Forward = 0 => "forward",
@@ -55,6 +103,7 @@ labels! {
         Opening = 0 => "opening",
         Open = 1 => "open",
         Closing = 2 => "closing",
+        Answered = 3 => "answered",
     }
 }
 
@@ -80,6 +129,10 @@ labels! {
         Ttl = 8 => "ttl",
         UnusedPort = 9 => "unused_port",
         Map = 10 => "map",
+        Handshake = 11 => "handshake",
+        TooBig = 12 => "too_big",
+        Tail = 13 => "tail",
+        Icmp = 14 => "icmp",
     }
 }
 
@@ -99,6 +152,7 @@ labels! {
     pub enum EventKind {
         Drop = 1 => "drop",
         NextHop = 2 => "next_hop",
+        Mtu = 3 => "mtu",
     }
 }
 
@@ -112,7 +166,7 @@ mod tests {
             assert_eq!(Drop::from_code(drop.code()), Some(*drop));
         }
         assert_eq!(Drop::from_code(0), None);
-        assert_eq!(Drop::from_code(11), None);
+        assert_eq!(Drop::from_code(15), None);
         assert_eq!(Drop::NoBackend.label(), "no_backend");
     }
 }

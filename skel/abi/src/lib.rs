@@ -19,14 +19,15 @@ mod plain;
 mod types;
 
 pub use addr::{Addr, Be16};
-pub use labels::{BackendState, Drop, EventKind, FlowDir, FlowState, Miss, Verdict};
+pub use labels::{Algorithm, BackendState, Drop, EventKind, FlowDir, FlowState, Forward, Miss, OnDown, Verdict};
 pub use plain::Plain;
 pub use types::{
-    Backend, Count, Event, Flow, FlowKey, Listener, ListenerKey, Meta, Pool, Slot, Stats, Vip, VipKey, Worker,
+    Backend, Conf, Count, Event, Flow, FlowKey, Listener, ListenerKey, Load, Meta, Pool, Slot, Stats, Vip, VipKey,
+    Worker,
 };
 
 /// `EG_ABI`: pins live under `v<ABI>/`, and maps of another one are never opened.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 /// `EG_MAX_VIPS`: VIP ids are `1..MAX_VIPS`.
 pub const MAX_VIPS: u32 = 4096;
 /// `EG_MAX_POOLS`: pool ids are `1..MAX_POOLS`.
@@ -41,6 +42,14 @@ pub const MAX_SOCKS: u32 = 16384;
 pub const RING_SLOTS: u32 = 65537;
 /// `EG_VIP_SNAT` of [`Vip::flags`].
 pub const VIP_SNAT: u32 = 1;
+/// `EG_ADDR_VIP`: the address carries VIPs.
+pub const ADDR_VIP: u32 = 1;
+/// `EG_ADDR_SOURCE`: we write the address as a source.
+pub const ADDR_SOURCE: u32 = 2;
+/// `EG_BACKEND_ON_LINK` of [`Backend::flags`].
+pub const BACKEND_ON_LINK: u8 = 1;
+/// `EG_CONF_RETURN_PATH` of [`Conf::flags`].
+pub const CONF_RETURN_PATH: u32 = 1;
 /// `EG_FLOW_CLAIM`: in `pad[0]` of a flow's key, says that the entry is no flow. Readers skip it.
 pub const FLOW_CLAIM: u8 = 1;
 

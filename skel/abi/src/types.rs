@@ -24,7 +24,7 @@ impl VipKey {
         VipKey { addr, port, proto, pad: 0 }
     }
 
-    /// The entry that says "this address carries L4 VIPs"; its value is 0.
+    /// The entry that says what the address is to us: [`crate::ADDR_VIP`] and [`crate::ADDR_SOURCE`].
     pub fn any_port(addr: Addr) -> VipKey {
         VipKey { addr, ..VipKey::default() }
     }
@@ -36,11 +36,14 @@ plain_struct! {
         pub addr: Addr,
         pub port: Be16,
         pub proto: u8,
-        pub pad: u8,
+        /// [`crate::Forward`]
+        pub forward: u8,
         pub epoch: u32,
         pub pool: u32,
         /// [`crate::VIP_SNAT`]
         pub flags: u32,
+        pub gue_port: Be16,
+        pub pad: [u8; 2],
     }
 }
 
@@ -52,13 +55,29 @@ plain_struct! {
         pub port: Be16,
         /// [`crate::BackendState`]
         pub state: u8,
-        pub pad: u8,
+        /// [`crate::BACKEND_ON_LINK`]
+        pub flags: u8,
         pub generation: u32,
         /// 0 while the next hop is unresolved.
         pub ifindex: u32,
         pub dmac: [u8; 6],
         pub smac: [u8; 6],
+        /// L3 bytes; 0 is unknown.
+        pub mtu: u16,
+        pub weight: u16,
     }
+}
+
+/// Element of `eg_loads`, shared with the kernel by `mmap`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub flows: i64,
+    pub outstanding: i64,
+    /// ns
+    pub latency: u64,
+    /// ns of CLOCK_MONOTONIC
+    pub at: u64,
 }
 
 plain_struct! {
@@ -66,6 +85,14 @@ plain_struct! {
     pub struct Pool {
         pub hash_key: [u64; 2],
         pub backends: u32,
+        /// Slots of the ring in use, from the first.
+        pub period: u32,
+        /// [`crate::Algorithm`]
+        pub algorithm: u8,
+        /// [`crate::OnDown`]
+        pub on_down: u8,
+        pub prefix4: u8,
+        pub prefix6: u8,
         pub pad: u32,
     }
 }
@@ -97,11 +124,23 @@ impl FlowKey {
         let (daddr, dport) = split(destination);
         FlowKey { saddr, daddr, sport, dport, proto, pad: [0; 3] }
     }
+
+    /// What the flow's value says about its key (`flow_tag` of `bpf/lib/flow.h`).
+    pub fn tag(&self) -> u32 {
+        let word = |addr: &Addr| {
+            let [.., a, b, c, d] = addr.b;
+            u32::from_ne_bytes([a, b, c, d])
+        };
+        let port = |port: Be16| u32::from(u16::from_ne_bytes(port.0));
+        (port(self.sport) << 16 | port(self.dport)) ^ word(&self.saddr) ^ word(&self.daddr).wrapping_mul(0x9e37_79b1)
+    }
 }
 
 plain_struct! {
-    /// Value of `eg_flows`.
+    /// Value of `eg_flows` and `eg_opening`.
     pub struct Flow {
+        /// [`FlowKey::tag`]
+        pub tag: u32,
         pub addr: Addr,
         pub port: Be16,
         /// [`crate::FlowDir`]
@@ -113,9 +152,11 @@ plain_struct! {
         pub backend: u32,
         pub generation: u32,
         pub seen: u32,
+        pub next: u32,
         pub ifindex: u32,
         pub dmac: [u8; 6],
         pub smac: [u8; 6],
+        pub born: u32,
     }
 }
 
@@ -215,6 +256,19 @@ plain_struct! {
         pub workers: u32,
         pub generation: u64,
         pub alive: u64,
+    }
+}
+
+plain_struct! {
+    /// The only element of `eg_conf`.
+    pub struct Conf {
+        /// [`crate::CONF_RETURN_PATH`]
+        pub flags: u32,
+        pub pad: u32,
+        pub outer4: Addr,
+        pub outer6: Addr,
+        pub outer4_bits: u32,
+        pub outer6_bits: u32,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::config::plan::{Algorithm, ListenerPlan, Plan, Proto, SchemePlan, Target};
+use crate::config::plan::{Algorithm, ForwardPlan, ListenerPlan, Plan, Proto, SchemePlan, Target};
 use crate::vitals::{News, Vitals};
 
 pub(super) fn status(vitals: &Vitals) -> Value {
@@ -59,7 +59,8 @@ fn listeners(plan: &Plan, news: &News) -> Vec<Value> {
             Proto::Udp => "udp",
         };
         json!({
-            "name": vip.listener, "layer": 4, "protocol": protocol, "pool": vip.pool, "snat": vip.snat,
+            "name": vip.listener, "layer": 4, "protocol": protocol, "pool": vip.pool,
+            "forward": vip.forward.word(), "snat": vip.forward == ForwardPlan::Nat { snat: true },
             "addresses": [{ "address": vip.address, "transport": protocol }],
         })
     });

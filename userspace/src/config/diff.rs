@@ -85,6 +85,7 @@ fn datapath(old: &DatapathPlan, new: &mut DatapathPlan, hot: &mut Vec<Change>, c
         cold.push(secret("datapath.hash_seed"));
         new.hash_seed = old.hash_seed;
     }
+    note(&old.tunnel_sources, &new.tunnel_sources, "datapath.tunnel_sources", hot);
     note(&old.interfaces, &new.interfaces, "datapath.interfaces", hot);
     note(&old.detach_on_exit, &new.detach_on_exit, "datapath.detach_on_exit", hot);
     let vip = |vip: &super::plan::VipPlan| format!("{}/{:?}", vip.address, vip.proto).to_lowercase();

@@ -10,7 +10,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::plan::{Algorithm, Certificate, DatapathPlan, LogFormat, Plan, Proto, SchemePlan, Target, XdpMode};
+use super::plan::{
+    Algorithm, Certificate, DatapathPlan, ForwardPlan, LogFormat, Plan, Proto, SchemePlan, Target, TunnelSources,
+    XdpMode,
+};
 use super::value;
 
 #[derive(Serialize)]
@@ -65,10 +68,12 @@ struct DatapathRest<'p> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hash_seed: Option<String>,
     snat_ports: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tunnel_sources: Vec<String>,
     detach_on_exit: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct Listener<'p> {
     name: &'p str,
     address: Vec<SocketAddr>,
@@ -81,6 +86,8 @@ struct Listener<'p> {
     forward: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     snat: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gue_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<ListenerTls<'p>>,
 }
@@ -155,9 +162,15 @@ fn datapath(plan: &DatapathPlan) -> Datapath<'_> {
         flows: plan.flows,
         hash_seed: plan.hash_seed.map(|seed| value::hex(&seed)),
         snat_ports: format!("{}-{}", plan.snat_ports.start(), plan.snat_ports.end()),
+        tunnel_sources: tunnel_sources(plan.tunnel_sources),
         detach_on_exit: plan.detach_on_exit,
     };
     Datapath { interfaces: &plan.interfaces, rest: Some(rest) }
+}
+
+fn tunnel_sources(sources: TunnelSources) -> Vec<String> {
+    let v4 = sources.v4.map(|(address, bits)| format!("{address}/{bits}"));
+    v4.into_iter().chain(sources.v6.map(|(address, bits)| format!("{address}/{bits}"))).collect()
 }
 
 fn terminated(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
@@ -173,7 +186,7 @@ fn terminated(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
             }
         };
         let address = listener.addresses.clone();
-        Listener { name: &listener.name, address, protocol, http3, pool: None, forward: None, snat: None, tls }
+        Listener { name: &listener.name, address, protocol, http3, tls, ..Listener::default() }
     })
 }
 
@@ -189,11 +202,17 @@ fn carried(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
                 Proto::Tcp => "tcp",
                 Proto::Udp => "udp",
             },
-            http3: None,
             pool: Some(&first.pool),
-            forward: Some("nat"),
-            snat: Some(first.snat),
-            tls: None,
+            forward: Some(first.forward.word()),
+            snat: match first.forward {
+                ForwardPlan::Nat { snat } => Some(snat),
+                _ => None,
+            },
+            gue_port: match first.forward {
+                ForwardPlan::Gue { port } => Some(port),
+                _ => None,
+            },
+            ..Listener::default()
         })
     })
 }

@@ -6,7 +6,7 @@
 //! positions: whoever holds a plan has no error left to report against the file.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,11 +70,13 @@ pub struct DatapathPlan {
     pub xdp: XdpMode,
     /// Maps and links are pinned below, in `v<EG_ABI>/`.
     pub pin_root: PathBuf,
-    /// Capacity of `eg_flows`, in entries; each flow has two.
+    /// Flows that `eg_flows` has room for; under NAT each is two entries.
     pub flows: u32,
     /// `None`: random, made once and kept with the pins.
     pub hash_seed: Option<[u8; 16]>,
     pub snat_ports: RangeInclusive<u16>,
+    /// What the sources of outer headers are taken from; `None`: our own address towards the backend.
+    pub tunnel_sources: TunnelSources,
     pub detach_on_exit: bool,
     /// One per address of each L4 listener, in the file's order.
     pub vips: Vec<VipPlan>,
@@ -99,8 +101,47 @@ pub struct VipPlan {
     pub address: SocketAddr,
     pub proto: Proto,
     pub pool: String,
-    /// Write our own source address too, so that replies come back through us whatever the backend's routes say.
-    pub snat: bool,
+    pub forward: ForwardPlan,
+}
+
+/// How a VIP's packets reach a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardPlan {
+    /// `snat`: write our own source address too, so that replies come back through us whatever the backend's routes say.
+    Nat {
+        snat: bool,
+    },
+    Ipip,
+    /// To this UDP port of the backend.
+    Gue {
+        port: u16,
+    },
+    /// To the backend's MAC address: it must be on one of our links.
+    L2,
+}
+
+impl ForwardPlan {
+    /// The configuration's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            ForwardPlan::Nat { .. } => "nat",
+            ForwardPlan::Ipip => "ipip",
+            ForwardPlan::Gue { .. } => "gue",
+            ForwardPlan::L2 => "l2",
+        }
+    }
+
+    /// Whether replies bypass us: the backend answers from the VIP itself.
+    pub fn is_direct(self) -> bool {
+        !matches!(self, ForwardPlan::Nat { .. })
+    }
+}
+
+/// Prefixes whose host bits vary with the flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunnelSources {
+    pub v4: Option<(Ipv4Addr, u8)>,
+    pub v6: Option<(Ipv6Addr, u8)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,7 +4,7 @@
 //! `resolve` checks what values are wrong about together, and fills in defaults. `docs/config.md` is the prose of this
 //! file. A field is `None` when the key is absent or was reported.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +51,7 @@ pub(crate) struct Datapath {
     pub(crate) flows: Option<At<u64>>,
     pub(crate) hash_seed: Option<At<[u8; 16]>>,
     pub(crate) snat_ports: Option<At<RangeInclusive<u16>>>,
+    pub(crate) tunnel_sources: Vec<At<(IpAddr, u8)>>,
     pub(crate) detach_on_exit: Option<At<bool>>,
 }
 
@@ -66,8 +67,17 @@ pub(crate) struct Listener {
     pub(crate) http3: Option<At<bool>>,
     pub(crate) tls: Option<ListenerTls>,
     pub(crate) pool: Option<At<String>>,
-    pub(crate) forward: Option<At<()>>,
+    pub(crate) forward: Option<At<Forward>>,
     pub(crate) snat: Option<At<bool>>,
+    pub(crate) gue_port: Option<At<u64>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forward {
+    Nat,
+    Ipip,
+    Gue,
+    L2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +137,8 @@ pub(crate) struct Backend {
 const MAX_WORKERS: u64 = 64;
 /// An hour: a drain that takes longer is a decision, not a time limit.
 const MAX_DRAIN_MS: u64 = 3_600_000;
-/// From what a test needs to 256 M entries, some 40 GiB of kernel memory.
-const FLOWS: RangeInclusive<u64> = 1024..=(1 << 28);
+/// From what a test needs to 16 M flows, some 5 GiB of kernel memory.
+const FLOWS: RangeInclusive<u64> = 1024..=(1 << 24);
 /// The sum over a pool stays within 32 bits for any number of backends that fits.
 const WEIGHTS: RangeInclusive<u64> = 1..=1000;
 
@@ -188,6 +198,7 @@ fn datapath(mut table: Section<'_>) -> Datapath {
         flows: table.number("flows", FLOWS),
         hash_seed: table.parsed("hash_seed", value::hash_seed),
         snat_ports: table.parsed("snat_ports", value::ports),
+        tunnel_sources: table.list("tunnel_sources", false, value::prefix).map(|list| list.value).unwrap_or_default(),
         detach_on_exit: table.flag("detach_on_exit"),
     };
     table.finish();
@@ -203,6 +214,7 @@ fn tls(mut table: Section<'_>) -> Tls {
 fn listener(mut table: Section<'_>) -> Listener {
     let protocols =
         [Protocol::Http, Protocol::Https, Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol.word(), protocol));
+    let forwards = [("nat", Forward::Nat), ("ipip", Forward::Ipip), ("gue", Forward::Gue), ("l2", Forward::L2)];
     let name = table.parsed("name", value::name);
     let addresses = table.list("address", true, value::address);
     let protocol = table.word("protocol", &protocols);
@@ -224,8 +236,9 @@ fn listener(mut table: Section<'_>) -> Listener {
         http3: table.flag("http3"),
         tls: table.section_if_present("tls").map(listener_tls),
         pool: table.text("pool"),
-        forward: table.word("forward", &[("nat", ())]),
+        forward: table.word("forward", &forwards),
         snat: table.flag("snat"),
+        gue_port: table.number("gue_port", 1..=65535),
     };
     table.finish();
     listener

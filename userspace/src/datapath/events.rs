@@ -5,6 +5,7 @@
 //! lines: one for each reason every ten seconds, with how many it stands for. The exact numbers are in the counters.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +25,15 @@ pub(crate) struct Events {
     /// Filled by the ring's callback, emptied by `next`; never held across an await.
     inbox: Arc<Mutex<Vec<Event>>>,
     logged: HashMap<u32, Logged>,
+}
+
+/// What events ask for.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// Somebody must look for a next hop.
+    pub(crate) next_hop: bool,
+    /// Path MTUs by address.
+    pub(crate) mtus: Vec<(IpAddr, u16)>,
 }
 
 struct Logged {
@@ -59,9 +69,9 @@ impl Events {
         Ok(Events { ring, inbox, logged: HashMap::new() })
     }
 
-    /// Waits for events, logs what is to be logged, and says whether a next hop is wanted. Cancel-safe: events that a
-    /// cancelled call consumed stay in the inbox.
-    pub(crate) async fn next(&mut self) -> bool {
+    /// Waits for events, logs what is to be logged, and says what somebody must do. Cancel-safe: events that a cancelled
+    /// call consumed stay in the inbox.
+    pub(crate) async fn next(&mut self) -> Told {
         match self.ring.readable_mut().await {
             Ok(mut ready) => {
                 if let Err(error) = ready.get_inner().0.consume() {
@@ -76,15 +86,18 @@ impl Events {
         }
         let events = std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
         let now = Instant::now();
-        let mut next_hop = false;
+        let mut told = Told::default();
         for event in events {
             match EventKind::from_code(event.kind) {
-                Some(EventKind::NextHop) => next_hop = true,
+                Some(EventKind::NextHop) => told.next_hop = true,
+                Some(EventKind::Mtu) => {
+                    told.mtus.push((event.key.daddr.into(), u16::try_from(event.code).unwrap_or(u16::MAX)));
+                }
                 Some(EventKind::Drop) => self.log_drop(&event, now),
                 None => tracing::debug!(kind = event.kind, "unknown datapath event"),
             }
         }
-        next_hop
+        told
     }
 
     fn log_drop(&mut self, event: &Event, now: Instant) {

@@ -48,7 +48,10 @@ impl Keeper {
                     true
                 }
                 () = self.applied.notified() => true,
-                next_hop = self.events.next() => next_hop,
+                told = self.events.next() => {
+                    let mut tables = lock(&self.tables);
+                    told.mtus.iter().fold(told.next_hop, |look, (address, mtu)| tables.learn_mtu(*address, *mtu) || look)
+                }
                 _ = beat.tick() => {
                     let refresh = refreshed.elapsed() >= REFRESH;
                     if refresh {

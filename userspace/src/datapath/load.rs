@@ -27,11 +27,17 @@ use crate::config::plan::DatapathPlan;
 /// Programs in the kernel, not yet attached. Dropping it unloads what nobody attached.
 pub(crate) struct Loaded {
     pub(crate) xdp: OwnedFd,
+    /// The pin of the table of programs that `xdp` calls; what earlier loads left is removed by `sweep_tails`.
+    pub(crate) tails: PathBuf,
     pub(crate) sk_lookup: OwnedFd,
     pub(crate) maps: Arc<Maps>,
     /// Where maps and links are pinned.
     pub(crate) folder: PathBuf,
 }
+
+/// A pinned table of programs, followed by the number of the program that calls them. The kernel empties such a table when
+/// nobody holds it, and then every tail call fails: it must be pinned for as long as the program is attached.
+const TAILS: &str = "tails_";
 
 /// Lines of the verifier's log that an error shows: the last ones say which instruction was refused and why.
 const LOG_LINES: usize = 20;
@@ -47,20 +53,23 @@ pub(crate) fn load(plan: &DatapathPlan) -> Result<Loaded, DatapathError> {
         let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
         log.extend(line.lines().map(str::to_string));
     })));
-    let xdp = load_xdp(plan, &folder)?;
+    let (xdp, tails) = load_xdp(plan, &folder)?;
     let sk_lookup = load_sk_lookup(&folder)?;
     let maps = Arc::new(Maps::open(&folder)?);
-    Ok(Loaded { xdp, sk_lookup, maps, folder })
+    Ok(Loaded { xdp, tails, sk_lookup, maps, folder })
 }
 
-fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<OwnedFd, DatapathError> {
+fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<(OwnedFd, PathBuf), DatapathError> {
     const OBJECT: &str = "bpf/xdp/ingress";
     let mut storage = MaybeUninit::uninit();
     let mut open = IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
-    open.maps.eg_flows.set_max_entries(plan.flows).map_err(refused(OBJECT))?;
+    // Under NAT a flow is two entries.
+    open.maps.eg_flows.set_max_entries(plan.flows.saturating_mul(2)).map_err(refused(OBJECT))?;
     let frags = features::xdp_frags();
     if frags {
-        open.progs.eg_xdp_ingress.set_flags(features::XDP_HAS_FRAGS);
+        for mut program in open.open_object_mut().progs_mut() {
+            program.set_flags(features::XDP_HAS_FRAGS);
+        }
     }
     if let Some(tunables) = open.maps.rodata_data.as_deref_mut() {
         tunables.eg_snat_port_min = u32::from(*plan.snat_ports.start());
@@ -71,7 +80,24 @@ fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<OwnedFd, DatapathError
     share::reuse_pinned(open.open_object_mut(), folder).map_err(|error| shared(error, folder))?;
     let mut skel = open.load().map_err(refused(OBJECT))?;
     share::pin_missing(skel.object_mut(), folder).map_err(|error| shared(error, folder))?;
-    skel.progs.eg_xdp_ingress.as_fd().try_clone_to_owned().map_err(DatapathError::system("keep the XDP program"))
+    let program = skel.progs.eg_xdp_ingress.as_fd();
+    let id = libbpf_rs::Program::id_from_fd(program).map_err(refused(OBJECT))?;
+    let tails = folder.join(format!("{TAILS}{id}"));
+    skel.maps.xdp_tails.pin(&tails).map_err(DatapathError::map("pin the table of programs"))?;
+    Ok((program.try_clone_to_owned().map_err(DatapathError::system("keep the XDP program"))?, tails))
+}
+
+/// Removes the tables of programs that no attached program calls any more: all but `keep`.
+pub(crate) fn sweep_tails(folder: &Path, keep: &Path) -> Result<(), DatapathError> {
+    let fail = |source| DatapathError::PinRoot { path: folder.to_path_buf(), source };
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let is_table = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TAILS));
+        if is_table && path != keep {
+            fs::remove_file(&path).map_err(fail)?;
+        }
+    }
+    Ok(())
 }
 
 fn load_sk_lookup(folder: &Path) -> Result<OwnedFd, DatapathError> {

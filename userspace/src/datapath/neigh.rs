@@ -22,6 +22,10 @@ pub(crate) struct NextHop {
     pub(crate) smac: [u8; 6],
     /// Our address towards the backend, which source NAT writes.
     pub(crate) source: IpAddr,
+    /// L3 bytes of the largest packet that goes this way.
+    pub(crate) mtu: u16,
+    /// The neighbour is the backend itself.
+    pub(crate) on_link: bool,
 }
 
 /// What is known about the way to a backend.
@@ -94,7 +98,12 @@ impl Neigh {
         let neighbour = route.gateway.unwrap_or(address);
         self.in_use.insert((route.oif, neighbour));
         match neighbours.get(&(route.oif, neighbour)) {
-            Some(&dmac) => Ok(Resolution::Found(NextHop { ifindex: route.oif, dmac, smac, source })),
+            Some(&dmac) => {
+                let mtu = route.mtu.unwrap_or(interface.mtu).min(interface.mtu);
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                let on_link = route.gateway.is_none();
+                Ok(Resolution::Found(NextHop { ifindex: route.oif, dmac, smac, source, mtu, on_link }))
+            }
             None => {
                 self.ask(route.oif, neighbour).await;
                 Ok(Resolution::Asking { neighbour })

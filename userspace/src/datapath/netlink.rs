@@ -18,7 +18,7 @@ use rtnetlink::packet_route::address::{
 use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 use rtnetlink::{Handle, IpVersion, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::Notify;
@@ -39,6 +39,7 @@ pub(crate) struct Interface {
     pub(crate) name: String,
     /// Only Ethernet has one that we can write into a frame.
     pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) mtu: u32,
 }
 
 /// An address of an interface.
@@ -58,6 +59,8 @@ pub(crate) struct Route {
     /// `None`: on the link.
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) source: Option<IpAddr>,
+    /// The route's own MTU, where one was set or learned.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// Requests to the kernel's routing tables; cheap to clone.
@@ -136,10 +139,11 @@ impl Netlink {
             .into_iter()
             .map(|link| {
                 let ethernet = link.header.link_layer_type == LinkLayerType::Ether;
-                let mut interface = Interface { index: link.header.index, name: String::new(), mac: None };
+                let mut interface = Interface { index: link.header.index, name: String::new(), mac: None, mtu: 0 };
                 for attribute in link.attributes {
                     match attribute {
                         LinkAttribute::IfName(name) => interface.name = name,
+                        LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
                         LinkAttribute::Address(mac) if ethernet => interface.mac = <[u8; 6]>::try_from(mac).ok(),
                         _ => {}
                     }
@@ -341,7 +345,7 @@ fn parse_route(message: &RouteMessage) -> Option<Route> {
         RouteType::Local => true,
         _ => return None,
     };
-    let mut route = Route { local, oif: 0, gateway: None, source: None };
+    let mut route = Route { local, oif: 0, gateway: None, source: None, mtu: None };
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => route.oif = *index,
@@ -349,6 +353,12 @@ fn parse_route(message: &RouteMessage) -> Option<Route> {
             // IPv4 by an IPv6 next hop (RFC 8950).
             RouteAttribute::Via(RouteVia::Inet6(address)) => route.gateway = Some(IpAddr::V6(*address)),
             RouteAttribute::PrefSource(address) => route.source = plain(address),
+            RouteAttribute::Metrics(metrics) => {
+                route.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }

@@ -8,8 +8,10 @@
 //! address, and each keeps its number, epoch and generation across reloads and, read back from the maps (`adopt`),
 //! across restarts. So a restart with the same configuration changes no entry that a flow refers to.
 
+mod addresses;
 mod adopt;
 mod ids;
+mod mtus;
 mod retire;
 mod rings;
 
@@ -19,13 +21,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eg_skel::Maps;
-use eg_skel::abi::{self, Addr, Backend, BackendState, Pool, Vip, VipKey};
+use eg_skel::abi::{self, Addr, Backend, BackendState, Be16, Pool, Vip, VipKey};
 
 use super::error::DatapathError;
 use super::names::{Kind, Names, stored};
 use super::neigh::Resolution;
-use crate::config::plan::{DatapathPlan, PoolPlan, Proto, VipPlan};
+use crate::config::plan::{DatapathPlan, ForwardPlan, PoolPlan, Proto, VipPlan};
 use ids::Ids;
+use mtus::Mtus;
 
 /// The state of the maps, as this process wrote or found it.
 pub(crate) struct Tables {
@@ -36,6 +39,9 @@ pub(crate) struct Tables {
     pub(super) vips: BTreeMap<(SocketAddr, u8), VipEntry>,
     pub(super) pools: BTreeMap<String, PoolEntry>,
     pub(super) backends: BTreeMap<BackendKey, BackendEntry>,
+    /// What `eg_vip_ids` says about addresses.
+    uses: BTreeMap<Addr, u32>,
+    mtus: Mtus,
     vip_ids: Ids,
     pool_ids: Ids,
     backend_ids: Ids,
@@ -101,6 +107,8 @@ impl Tables {
             vips: BTreeMap::new(),
             pools: BTreeMap::new(),
             backends: BTreeMap::new(),
+            uses: BTreeMap::new(),
+            mtus: Mtus::default(),
             vip_ids: Ids::new(abi::MAX_VIPS),
             pool_ids: Ids::new(abi::MAX_POOLS),
             backend_ids: Ids::new(abi::MAX_BACKENDS),
@@ -169,7 +177,7 @@ impl Tables {
         let mut members = Vec::with_capacity(plan.backends.len());
         for backend in &plan.backends {
             let key = BackendKey { pool: plan.name.clone(), name: stored(&backend.name), address: backend.address };
-            self.add_backend(&key, pool)?;
+            self.add_backend(&key, pool, backend.weight)?;
             members.push((key, backend.weight));
         }
         if let Some(entry) = self.pools.get_mut(&plan.name) {
@@ -178,10 +186,12 @@ impl Tables {
         Ok(())
     }
 
-    fn add_backend(&mut self, key: &BackendKey, pool: u32) -> Result<(), DatapathError> {
+    fn add_backend(&mut self, key: &BackendKey, pool: u32, weight: u32) -> Result<(), DatapathError> {
+        let weight = u16::try_from(weight).unwrap_or(u16::MAX);
         if let Some(entry) = self.backends.get_mut(key) {
-            if !entry.is(BackendState::Up) {
+            if !entry.is(BackendState::Up) || entry.value.weight != weight {
                 entry.value.state = BackendState::Up.code() as u8;
+                entry.value.weight = weight;
                 entry.leaves = None;
                 self.maps.backends.set(entry.id, &entry.value)?;
             }
@@ -198,9 +208,11 @@ impl Tables {
             port: key.address.port().into(),
             state: BackendState::Up.code() as u8,
             generation,
+            weight,
             ..Backend::default()
         };
         self.maps.backend_stats.clear(id)?;
+        self.maps.loads.clear(id);
         self.names.set(Kind::Backend, id, pool, &key.name)?;
         self.maps.backends.set(id, &value)?;
         self.backends.insert(key.clone(), BackendEntry { id, value, leaves: None, said: None });
@@ -221,6 +233,7 @@ impl Tables {
     /// Step 2, and whenever something moved: writes changed next hops at once. A next hop that is being asked for
     /// again keeps its last MAC; one to which no route leads any more is taken out.
     pub(crate) fn next_hops(&mut self, found: &HashMap<IpAddr, Resolution>) -> Result<(), DatapathError> {
+        let now = Instant::now();
         for (key, entry) in &mut self.backends {
             let Some(resolution) = found.get(&key.address.ip()) else { continue };
             let mut value = entry.value;
@@ -230,6 +243,8 @@ impl Tables {
                     value.dmac = hop.dmac;
                     value.smac = hop.smac;
                     value.source = Addr::from(hop.source);
+                    value.mtu = self.mtus.of(key.address.ip(), hop.mtu, now);
+                    value.flags = if hop.on_link { abi::BACKEND_ON_LINK } else { 0 };
                 }
                 Resolution::Asking { .. } => {}
                 Resolution::Nowhere(_) => {
@@ -247,25 +262,39 @@ impl Tables {
                 entry.said = Some(resolution.clone());
             }
         }
-        Ok(())
+        self.write_uses()
+    }
+
+    /// A router says that `address` is reached by packets of at most `mtu` bytes. Whether that changed anything: the next
+    /// look at the next hops applies it.
+    pub(crate) fn learn_mtu(&mut self, address: IpAddr, mtu: u16) -> bool {
+        let ours = self.backends.keys().any(|key| key.address.ip() == address);
+        if ours {
+            tracing::info!(%address, mtu, "path MTU towards a backend");
+            self.mtus.learn(address, mtu, Instant::now());
+        }
+        ours
     }
 
     /// Step 4: VIPs that are new, or point or forward otherwise now.
     pub(crate) fn add_vips(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
+        self.maps.conf.set(0, &addresses::conf(plan))?;
         plan.vips.iter().try_for_each(|vip| self.add_vip(vip))
     }
 
     fn add_vip(&mut self, plan: &VipPlan) -> Result<(), DatapathError> {
         let Some(pool) = self.pools.get(&plan.pool).map(|pool| pool.id) else { return Ok(()) };
         let key = vip_key(plan);
-        let flags = if plan.snat { abi::VIP_SNAT } else { 0 };
+        let (forward, flags, gue_port) = forward(plan.forward);
         if let Some(entry) = self.vips.get_mut(&key) {
             let mut value = entry.value;
-            if value.flags != flags {
+            if (value.forward, value.flags, value.gue_port) != (forward, flags, gue_port) {
                 // Packets of its flows would be rewritten otherwise from now on: they are misses.
                 value.epoch = next_epoch(value.epoch);
             }
+            value.forward = forward;
             value.flags = flags;
+            value.gue_port = gue_port;
             // Another pool moves new flows only: the old pool's backends drain.
             value.pool = pool;
             if value != entry.value {
@@ -282,20 +311,22 @@ impl Tables {
         let id = self.vip_ids.take().ok_or(DatapathError::Full { what: "vips", limit: abi::MAX_VIPS as usize - 1 })?;
         let map_key = VipKey::new(plan.address, key.1);
         let epoch = next_epoch(self.maps.vips.get(id)?.epoch);
-        let value = Vip { addr: map_key.addr, port: map_key.port, proto: map_key.proto, pad: 0, epoch, pool, flags };
+        let (addr, port, proto) = (map_key.addr, map_key.port, map_key.proto);
+        let value = Vip { addr, port, proto, forward, epoch, pool, flags, gue_port, pad: [0; 2] };
         self.maps.retire_vip_stats(id)?;
         self.names.set(Kind::Vip, id, 0, &plan.listener)?;
         self.maps.vips.set(id, &value)?;
-        self.maps.vip_ids.set(&VipKey::any_port(map_key.addr), &0)?;
-        self.maps.vip_ids.set(&map_key, &id)?;
         let entry = VipEntry { id, value, listener: plan.listener.clone(), pool: plan.pool.clone() };
         self.vips.insert(key, entry);
-        Ok(())
+        self.write_uses()?;
+        Ok(self.maps.vip_ids.set(&map_key, &id)?)
     }
 
     /// The pool's element of `eg_pools`, for `backends` in its ring.
     fn write_pool(maps: &Maps, entry: &PoolEntry, backends: u32) -> Result<(), DatapathError> {
-        Ok(maps.pools.set(entry.id, &Pool { hash_key: entry.hash_key, backends, pad: 0 })?)
+        Ok(maps
+            .pools
+            .set(entry.id, &Pool { hash_key: entry.hash_key, backends, period: abi::RING_SLOTS, ..Pool::default() })?)
     }
 }
 
@@ -306,6 +337,17 @@ fn vip_key(vip: &VipPlan) -> (SocketAddr, u8) {
         Proto::Udp => abi::PROTO_UDP,
     };
     (vip.address, proto)
+}
+
+/// What the kernel's element says about the mode: its code, flags and port.
+fn forward(plan: ForwardPlan) -> (u8, u32, Be16) {
+    let (mode, flags, port) = match plan {
+        ForwardPlan::Nat { snat } => (abi::Forward::Nat, if snat { abi::VIP_SNAT } else { 0 }, 0),
+        ForwardPlan::Ipip => (abi::Forward::Ipip, 0, 0),
+        ForwardPlan::Gue { port } => (abi::Forward::Gue, 0, port),
+        ForwardPlan::L2 => (abi::Forward::L2, 0, 0),
+    };
+    (mode.code() as u8, flags, port.into())
 }
 
 /// Epoch 0 is no VIP.

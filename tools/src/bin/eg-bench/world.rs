@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use eg_abi::{
-    Addr, Backend, BackendState, Be16, PROTO_TCP, PROTO_UDP, Plain, Pool, RING_SLOTS, Slot, Stats, VIP_SNAT, Vip,
-    VipKey,
+    ADDR_SOURCE, ADDR_VIP, Addr, Backend, BackendState, Be16, PROTO_TCP, PROTO_UDP, Plain, Pool, RING_SLOTS, Slot,
+    Stats, VIP_SNAT, Vip, VipKey,
 };
 use eg_skel::features::{self, XDP_HAS_FRAGS};
 use eg_skel::xdp_ingress::{IngressSkel, IngressSkelBuilder};
@@ -55,7 +55,9 @@ impl World {
         rodata.eg_jiffies_hz = features::jiffies_hz()?;
         rodata.eg_xdp_frags = u8::from(frags);
         if frags {
-            open.progs.eg_xdp_ingress.set_flags(XDP_HAS_FRAGS);
+            for mut program in open.open_object_mut().progs_mut() {
+                program.set_flags(XDP_HAS_FRAGS);
+            }
         }
         World::new(Program::Product(Box::new(open.load()?)), workshop, frags)
     }
@@ -85,10 +87,10 @@ impl World {
         for (id, (address, proto, pool)) in (1u32..).zip(VIPS) {
             let at: SocketAddr = address.parse()?;
             let key = VipKey::new(at, proto);
-            let vip = Vip { addr: key.addr, port: key.port, proto, pad: 0, epoch: 1, pool, flags: VIP_SNAT };
+            let vip = Vip { addr: key.addr, port: key.port, proto, epoch: 1, pool, flags: VIP_SNAT, ..Vip::default() };
             put(&self.map("eg_vips")?, &id, &vip)?;
             put(&self.map("eg_vip_ids")?, &key, &id)?;
-            put(&self.map("eg_vip_ids")?, &VipKey::any_port(key.addr), &0u32)?;
+            put(&self.map("eg_vip_ids")?, &VipKey::any_port(key.addr), &ADDR_VIP)?;
         }
         for (pool, net) in [(1u32, "192.168.0.0"), (2, "2001:db8:1::")] {
             let net: IpAddr = net.parse()?;
@@ -99,15 +101,20 @@ impl World {
                     source: host(net, 0xfffe),
                     port: Be16(8080u16.to_be_bytes()),
                     state: BackendState::Up as u8,
-                    pad: 0,
                     generation: 1,
                     ifindex: IFINDEX,
                     dmac: [2, 0, 0, 0, 1, id as u8],
                     smac: [2, 0, 0, 0, 0, 1],
+                    ..Backend::default()
                 };
                 put(&self.map("eg_backends")?, &id, &backend)?;
             }
-            put(&self.map("eg_pools")?, &pool, &Pool { hash_key: [7, 11], backends: BACKENDS, pad: 0 })?;
+            put(
+                &self.map("eg_pools")?,
+                &pool,
+                &Pool { hash_key: [7, 11], backends: BACKENDS, period: RING_SLOTS, ..Pool::default() },
+            )?;
+            put(&self.map("eg_vip_ids")?, &VipKey::any_port(host(net, 0xfffe)), &ADDR_SOURCE)?;
             self.ring(pool, first)?;
         }
         Ok(())

@@ -7,8 +7,11 @@ use std::path::PathBuf;
 
 use super::{File, Host, Names, flag, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
-use crate::config::plan::{Algorithm, DatapathPlan, PoolPlan, Proto, VipPlan, XdpMode};
-use crate::config::schema::{Listener, Pool, Protocol};
+use crate::config::plan::{Algorithm, DatapathPlan, ForwardPlan, PoolPlan, Proto, TunnelSources, VipPlan, XdpMode};
+use crate::config::schema::{Forward, Listener, Pool, Protocol};
+
+/// The port that the IANA assigned to GUE.
+const GUE_PORT: u16 = 6080;
 
 const PIN_ROOT: &str = "/sys/fs/bpf/expressgateway";
 const FLOWS: u64 = 1 << 20;
@@ -46,13 +49,13 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
             carriable(pool, listener, problems);
         }
         for address in &listener.addresses {
-            vip(address, pool, problems);
+            vip(address, listener, pool, problems);
             vips.push(VipPlan {
                 listener: listener.name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
                 address: address.value,
                 proto: if protocol == Protocol::Tcp { Proto::Tcp } else { Proto::Udp },
                 pool: pool.name.value.clone(),
-                snat: flag(&listener.snat, true),
+                forward: forward(listener),
             });
         }
     }
@@ -60,7 +63,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
     interfaces(file, problems);
     let snat_ports = keys.snat_ports.as_ref().map_or(10_240..=32_767, |ports| ports.value.clone());
     if let Some(local) = &host.local_ports
-        && vips.iter().any(|vip| vip.snat)
+        && vips.iter().any(|vip| vip.forward == ForwardPlan::Nat { snat: true })
         && snat_ports.start() <= local.end()
         && local.start() <= snat_ports.end()
     {
@@ -84,6 +87,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         flows: u32::try_from(number(&keys.flows, FLOWS)).unwrap_or(u32::MAX),
         hash_seed: keys.hash_seed.as_ref().map(|seed| seed.value),
         snat_ports,
+        tunnel_sources: tunnel_sources(file, problems),
         detach_on_exit: flag(&keys.detach_on_exit, false),
         vips,
         pools: used.into_values().collect(),
@@ -91,8 +95,44 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
     })
 }
 
+/// NAT unless the operator says otherwise.
+fn forward(listener: &Listener) -> ForwardPlan {
+    match listener.forward.as_ref().map_or(Forward::Nat, |forward| forward.value) {
+        Forward::Nat => ForwardPlan::Nat { snat: flag(&listener.snat, true) },
+        Forward::Ipip => ForwardPlan::Ipip,
+        Forward::Gue => {
+            let port = number(&listener.gue_port, u64::from(GUE_PORT));
+            ForwardPlan::Gue { port: u16::try_from(port).unwrap_or(GUE_PORT) }
+        }
+        Forward::L2 => ForwardPlan::L2,
+    }
+}
+
+/// One prefix a family, with host bits that can vary, at most 32 of them.
+fn tunnel_sources(file: &File, problems: &Problems) -> TunnelSources {
+    let mut sources = TunnelSources::default();
+    for prefix in &file.datapath.tunnel_sources {
+        let (address, bits) = prefix.value;
+        let twice = match address {
+            IpAddr::V4(address) => sources.v4.replace((address, bits)).is_some(),
+            IpAddr::V6(address) => sources.v6.replace((address, bits.max(96))).is_some(),
+        };
+        if twice {
+            problems.error(&prefix.place, "at most one prefix of each family");
+        }
+    }
+    sources
+}
+
 fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
     let word = protocol.word();
+    let chosen = forward(listener);
+    if let Some(snat) = listener.snat.as_ref().filter(|_| chosen.is_direct()) {
+        problems.error(&snat.place, format!("is for forward = \"nat\", this one is {:?}", chosen.word()));
+    }
+    if let Some(port) = listener.gue_port.as_ref().filter(|_| !matches!(chosen, ForwardPlan::Gue { .. })) {
+        problems.error(&port.place, format!("is for forward = \"gue\", this one is {:?}", chosen.word()));
+    }
     listener
         .http3
         .iter()
@@ -128,7 +168,7 @@ fn carriable(pool: &Pool, listener: &Listener, problems: &Problems) {
     }
 }
 
-fn vip(address: &At<std::net::SocketAddr>, pool: &Pool, problems: &Problems) {
+fn vip(address: &At<std::net::SocketAddr>, listener: &Listener, pool: &Pool, problems: &Problems) {
     let ip = address.value.ip();
     if ip.is_unspecified() || ip.is_multicast() || ip.to_canonical().is_loopback() {
         problems.error(&address.place, format!("{ip} cannot be a VIP: expected an address that packets are sent to"));
@@ -136,10 +176,23 @@ fn vip(address: &At<std::net::SocketAddr>, pool: &Pool, problems: &Problems) {
     if address.value.port() == 0 {
         problems.error(&address.place, "port 0 cannot be a VIP: expected 1 to 65535");
     }
-    let other = pool.backends.iter().filter_map(|backend| backend.address.as_ref());
-    if let Some(backend) = other.into_iter().find(|backend| backend.value.is_ipv4() != address.value.is_ipv4()) {
+    let forward = forward(listener);
+    let word = forward.word();
+    let mut backends = pool.backends.iter().filter_map(|backend| backend.address.as_ref());
+    if !matches!(forward, ForwardPlan::Ipip | ForwardPlan::Gue { .. })
+        && let Some(backend) = backends.clone().find(|backend| backend.value.is_ipv4() != address.value.is_ipv4())
+    {
         let message = format!(
-            "forward = \"nat\" keeps the address family: VIP {} and {} {} differ",
+            "forward = {word:?} keeps the address family: VIP {} and {} {} differ",
+            address.value, backend.place.path, backend.value
+        );
+        problems.error(&address.place, message);
+    }
+    if forward.is_direct()
+        && let Some(backend) = backends.find(|backend| backend.value.port() != address.value.port())
+    {
+        let message = format!(
+            "forward = {word:?} keeps the port: VIP {} and {} {} differ",
             address.value, backend.place.path, backend.value
         );
         problems.error(&address.place, message);

@@ -26,7 +26,9 @@ impl Tables {
         let listeners: HashMap<u32, &str> =
             named.iter().filter(|named| named.kind == Kind::Vip).map(|named| (named.id, named.name.as_str())).collect();
         for (key, id) in self.maps.vip_ids.entries()? {
-            if id != 0 {
+            if key == VipKey::any_port(key.addr) {
+                self.uses.insert(key.addr, id);
+            } else {
                 self.adopt_vip(key, id, &listeners, &pools)?;
             }
         }

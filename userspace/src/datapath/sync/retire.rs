@@ -32,9 +32,7 @@ impl Tables {
     fn remove_vip(&mut self, key: (std::net::SocketAddr, u8)) -> Result<(), DatapathError> {
         let Some(entry) = self.vips.remove(&key) else { return Ok(()) };
         self.maps.vip_ids.delete(&VipKey::new(key.0, key.1))?;
-        if !self.vips.keys().any(|other| other.0.ip() == key.0.ip()) {
-            self.maps.vip_ids.delete(&VipKey::any_port(entry.value.addr))?;
-        }
+        self.write_uses()?;
         self.maps.vips.set(entry.id, &Vip { epoch: next_epoch(entry.value.epoch), ..Vip::default() })?;
         self.names.remove(Kind::Vip, entry.id)?;
         self.vip_ids.give_back(entry.id);

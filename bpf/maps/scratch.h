@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
+/* Room for the programs behind tail calls, which would not find it on a stack
+ * of 512 bytes. Private to the loaded object, never pinned. */
+#ifndef EG_MAPS_SCRATCH_H
+#define EG_MAPS_SCRATCH_H
+
+struct scratch {
+	struct pkt p;
+	struct forward fw;
+	struct claim claim;
+	struct promotion promotion;
+	struct quote quote;
+};
+
+/* What is this CPU working on? A program has it from its start to its end:
+ * nothing that uses it interrupts another on the same CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+static __always_inline struct scratch *scratch_begin(void)
+{
+	struct scratch *s;
+	__u32 zero = 0;
+
+	s = bpf_map_lookup_elem(&scratch, &zero);
+	if (s) {
+		__builtin_memset(&s->p, 0, sizeof(s->p));
+		__builtin_memset(&s->fw, 0, sizeof(s->fw));
+	}
+	return s;
+}
+
+#endif

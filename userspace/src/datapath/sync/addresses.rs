@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! What addresses are to the kernel side: VIPs', our own sources, and the prefixes that outer headers are taken from.
+
+use std::collections::BTreeMap;
+
+use eg_skel::abi::{self, Addr, Conf, VipKey};
+
+use super::super::error::DatapathError;
+use super::Tables;
+use crate::config::plan::{DatapathPlan, ForwardPlan};
+
+impl Tables {
+    /// Brings `eg_vip_ids` up to date with the VIPs and with the addresses that packets to backends leave from.
+    pub(super) fn write_uses(&mut self) -> Result<(), DatapathError> {
+        let mut wanted: BTreeMap<Addr, u32> = BTreeMap::new();
+        for entry in self.vips.values() {
+            *wanted.entry(entry.value.addr).or_default() |= abi::ADDR_VIP;
+        }
+        for entry in self.backends.values().filter(|entry| entry.resolved()) {
+            *wanted.entry(entry.value.source).or_default() |= abi::ADDR_SOURCE;
+        }
+        for (addr, uses) in &wanted {
+            if self.uses.get(addr) != Some(uses) {
+                self.maps.vip_ids.set(&VipKey::any_port(*addr), uses)?;
+            }
+        }
+        for addr in self.uses.keys().filter(|addr| !wanted.contains_key(addr)) {
+            self.maps.vip_ids.delete(&VipKey::any_port(*addr))?;
+        }
+        self.uses = wanted;
+        Ok(())
+    }
+}
+
+/// The element of `eg_conf`.
+pub(super) fn conf(plan: &DatapathPlan) -> Conf {
+    let mut conf = Conf::default();
+    if plan.vips.iter().any(|vip| vip.forward == ForwardPlan::Nat { snat: false }) {
+        conf.flags |= abi::CONF_RETURN_PATH;
+    }
+    if let Some((address, bits)) = plan.tunnel_sources.v4 {
+        conf.outer4 = Addr::from(std::net::IpAddr::V4(address));
+        conf.outer4_bits = 32 - u32::from(bits);
+    }
+    if let Some((address, bits)) = plan.tunnel_sources.v6 {
+        conf.outer6 = Addr::from(std::net::IpAddr::V6(address));
+        conf.outer6_bits = 128 - u32::from(bits);
+    }
+    conf
+}
