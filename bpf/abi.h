@@ -103,16 +103,24 @@ struct eg_backend {
 	__u8 smac[6];
 	__u16 mtu;    /* L3 bytes that reach it in one packet, 0: unknown */
 	__u16 weight; /* in its pool */
+	__u32 price;  /* of an outstanding flow, see eg_balance::ewma */
 };
-_Static_assert(sizeof(struct eg_backend) == 60, "eg_backend");
+_Static_assert(sizeof(struct eg_backend) == 64, "eg_backend");
+
+/* Element of eg_latencies, by pool: time from a flow's first packet to the
+ * first reply, as an average flow meets it. */
+struct eg_latency {
+	__u64 value; /* EWMA, ns */
+	__u64 seen;  /* when it changed, ns of CLOCK_MONOTONIC; 0: never */
+};
+_Static_assert(sizeof(struct eg_latency) == 16, "eg_latency");
 
 /* Element of eg_loads, mapped by the process, which corrects what evictions
  * leave behind by walking the flow table. May be a little below zero. */
 struct eg_load {
-	__s64 flows;	   /* open: established, or UDP that was answered */
-	__s64 outstanding; /* those and the half-open ones */
-	__u64 latency;	   /* peak EWMA of the time to the first reply, ns */
-	__u64 at;	   /* when latency was written, ns of CLOCK_MONOTONIC */
+	__s64 flows;		   /* open: established, or UDP that was answered */
+	__s64 outstanding;	   /* those and the half-open ones */
+	struct eg_latency latency; /* its peaks */
 };
 _Static_assert(sizeof(struct eg_load) == 32, "eg_load");
 
@@ -127,7 +135,7 @@ enum eg_algorithm {
 	EG_ALGORITHM_WEIGHTED_ROUND_ROBIN = 4,
 	EG_ALGORITHM_RANDOM = 5, /* any slot */
 	EG_ALGORITHM_WEIGHTED_RANDOM = 6,
-	EG_ALGORITHM_P2C = 7, /* the less loaded of two slots */
+	EG_ALGORITHM_P2C = 7, /* from here on by what is counted */
 	EG_ALGORITHM_LEAST_CONNECTIONS = 8,
 	EG_ALGORITHM_LEAST_REQUESTS = 9,
 	EG_ALGORITHM_EWMA = 10,
@@ -331,8 +339,9 @@ _Static_assert(sizeof(struct eg_worker) == 64, "eg_worker");
 /* --- meta -------------------------------------------------------------- */
 
 /* Flags of struct eg_conf. */
-#define EG_CONF_RETURN_PATH 1 /* a VIP has nat without snat: replies carry
-			       * no address of ours, so any packet may be one */
+#define EG_CONF_RETURN_PATH                                                            \
+	1 /* a VIP has nat without snat: replies carry                                 \
+	   * no address of ours, so any packet may be one */
 
 /* The only element of eg_conf: what holds for all packets and may change
  * while the programs run. Read on a miss, never on a hit. */

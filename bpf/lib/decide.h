@@ -60,8 +60,8 @@ static __always_inline void decide_back(const struct eg_flow *f, const struct eg
 
 /* Everything about the flow is known to hold: may the packet go, and where? */
 static __always_inline int decide_way(struct pkt *p, const struct eg_flow *f,
-				      const struct eg_vip *v, const struct eg_backend *b,
-				      struct forward *fw)
+				      const struct eg_vip *v,
+				      const struct eg_backend *b, struct forward *fw)
 {
 	if (f->dir == EG_FLOW_REVERSE)
 		decide_back(f, v, fw);
@@ -142,7 +142,8 @@ static __always_inline int decide(struct pkt *p, int parsed, struct forward *fw)
 	if (parsed == ICMP)
 		return TAIL(TAIL_ICMP);
 	if (parsed == PARSED)
-		return use || conf->flags & EG_CONF_RETURN_PATH ? TAIL(TAIL_OPEN) : PASS;
+		return use || conf->flags & EG_CONF_RETURN_PATH ? TAIL(TAIL_OPEN)
+								: PASS;
 	/* Refused only at a VIP's address, where the stack would answer in the
 	 * backend's place. */
 	if (!(use & EG_ADDR_VIP))

@@ -13,8 +13,8 @@
  * RFC 4443 section 3.2 at most the least MTU, 1280. Every packet that is too
  * big has as many. Multiples of 4, summed in pieces of at most 512, which is
  * what bpf_csum_diff takes on kernels before 6.13. */
-#define QUOTE4	   528
-#define QUOTE6	   1232
+#define QUOTE4	    528
+#define QUOTE6	    1232
 #define QUOTE_PIECE 512
 
 /* RFC 8200 section 5. */

@@ -34,6 +34,9 @@ const volatile __u32 eg_icmp_rate = 1000;
 /* The twin behind `egctl explain`: decides and writes to no map. */
 const volatile __u8 eg_dry_run = 0;
 
+/* For tests: choices that are random are made by the flow's hash. */
+const volatile __u8 eg_test = 0;
+
 /* CONFIG_HZ of the running kernel. */
 const volatile __u32 eg_jiffies_hz = 250;
 

@@ -64,11 +64,12 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__array(values, int(struct xdp_md *));
 } xdp_tails SEC(".maps") = {
-	.values = {
-		[TAIL_OPEN] = (void *)&eg_xdp_open,
-		[TAIL_ICMP] = (void *)&eg_xdp_icmp,
-		[TAIL_TOO_BIG] = (void *)&eg_xdp_too_big,
-	},
+	.values =
+		{
+			[TAIL_OPEN] = (void *)&eg_xdp_open,
+			[TAIL_ICMP] = (void *)&eg_xdp_icmp,
+			[TAIL_TOO_BIG] = (void *)&eg_xdp_too_big,
+		},
 };
 
 static __always_inline int parse_frame(struct xdp_md *ctx, struct pkt *p)
@@ -145,8 +146,8 @@ static __always_inline int forward(struct xdp_md *ctx, const struct pkt *p,
 }
 
 /* Carry out a decision. */
-static __always_inline int carry_out(struct xdp_md *ctx, const struct pkt *p, int verdict,
-				     const struct forward *fw)
+static __always_inline int carry_out(struct xdp_md *ctx, const struct pkt *p,
+				     int verdict, const struct forward *fw)
 {
 	if (verdict == FORWARD)
 		return forward(ctx, p, fw);
@@ -232,8 +233,8 @@ static __always_inline int complain(struct xdp_md *ctx, const struct pkt *p, __u
 	if (l2_build(data, data_end, l3, &tags, p->smac, p->dmac,
 		     p->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
 		return -1;
-	return p->v6 ? too_big_write6(data + l3, data_end, p, mtu) :
-		       too_big_write4(data + l3, data_end, p, mtu);
+	return p->v6 ? too_big_write6(data + l3, data_end, p, mtu)
+		     : too_big_write4(data + l3, data_end, p, mtu);
 }
 
 SEC("xdp")

@@ -29,9 +29,10 @@ same_layout! {
     abi::VipKey == xdp::eg_vip_key { addr, port, proto, pad }
     abi::Vip == xdp::eg_vip { addr, port, proto, forward, epoch, pool, flags, gue_port, pad }
     abi::Backend == xdp::eg_backend {
-        addr, source, port, state, flags, generation, ifindex, dmac, smac, mtu, weight
+        addr, source, port, state, flags, generation, ifindex, dmac, smac, mtu, weight, price
     }
-    abi::Load == xdp::eg_load { flows, outstanding, latency, at }
+    abi::Latency == xdp::eg_latency { value, seen }
+    abi::Load == xdp::eg_load { flows, outstanding, latency }
     abi::Pool == xdp::eg_pool { hash_key, backends, period, algorithm, on_down, prefix4, prefix6, pad }
     abi::Slot == xdp::eg_slot { primary, alternate }
     abi::FlowKey == xdp::eg_flow_key { saddr, daddr, sport, dport, proto, pad }

@@ -101,6 +101,8 @@ pub struct Maps {
     pub meta: Array<Meta>,
     pub conf: Array<Conf>,
     pub loads: Loads,
+    /// By pool.
+    pub latencies: Array<Latency>,
     /// By pool: where each CPU's next turn is.
     pub cursors: PerCpu<u32>,
 }
@@ -145,6 +147,7 @@ impl Maps {
             meta: Array::new(find("eg_meta")?)?,
             conf: Array::new(find("eg_conf")?)?,
             loads: Loads::new(find("eg_loads")?)?,
+            latencies: Array::new(find("eg_latencies")?)?,
             cursors: PerCpu::new(find("eg_cursors")?)?,
         })
     }

@@ -22,8 +22,8 @@ pub use addr::{Addr, Be16};
 pub use labels::{Algorithm, BackendState, Drop, EventKind, FlowDir, FlowState, Forward, Miss, OnDown, Verdict};
 pub use plain::Plain;
 pub use types::{
-    Backend, Conf, Count, Event, Flow, FlowKey, Listener, ListenerKey, Load, Meta, Pool, Slot, Stats, Vip, VipKey,
-    Worker,
+    Backend, Conf, Count, Event, Flow, FlowKey, Latency, Listener, ListenerKey, Load, Meta, Pool, Slot, Stats, Vip,
+    VipKey, Worker,
 };
 
 /// `EG_ABI`: pins live under `v<ABI>/`, and maps of another one are never opened.

@@ -65,6 +65,16 @@ plain_struct! {
         /// L3 bytes; 0 is unknown.
         pub mtu: u16,
         pub weight: u16,
+        /// Of an outstanding flow, where the pool chooses by latency.
+        pub price: u32,
+    }
+}
+
+plain_struct! {
+    /// Element of `eg_latencies`, in nanoseconds; `seen` 0 is none.
+    pub struct Latency {
+        pub value: u64,
+        pub seen: u64,
     }
 }
 
@@ -74,10 +84,7 @@ plain_struct! {
 pub struct Load {
     pub flows: i64,
     pub outstanding: i64,
-    /// ns
-    pub latency: u64,
-    /// ns of CLOCK_MONOTONIC
-    pub at: u64,
+    pub latency: Latency,
 }
 
 plain_struct! {
