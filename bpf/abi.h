@@ -49,6 +49,8 @@ _Static_assert(sizeof(struct eg_vip_key) == 20, "eg_vip_key");
 enum eg_addr_use {
 	EG_ADDR_VIP = 1,    /* it carries VIPs */
 	EG_ADDR_SOURCE = 2, /* SNAT or an outer header writes it as the source */
+	EG_ADDR_PASS = 4,   /* ports that carry no VIP are the stack's, */
+	EG_ADDR_RESET = 8,  /* or TCP to them is reset; else dropped */
 };
 
 /* How a VIP's packets reach a backend. */
@@ -62,6 +64,9 @@ enum eg_forward {
 
 /* Flags of struct eg_vip. */
 #define EG_VIP_SNAT (1u << 0) /* nat: write our own source address too */
+/* Flows whose backend is down or gone (its pool's on_backend_down): */
+#define EG_VIP_REPICK (1u << 2) /* go to another backend, */
+#define EG_VIP_RESET  (1u << 3) /* or are reset, if they are TCP; else they wait */
 
 /* Element of eg_vips. An id is reused only with a new epoch; a flow whose
  * epoch differs from its VIP's is a miss. Epoch 0 is no VIP. */
@@ -142,12 +147,6 @@ enum eg_algorithm {
 	EG_ALGORITHMS = 11,
 };
 
-/* What becomes of a flow whose backend is down or gone. */
-enum eg_on_down {
-	EG_ON_DOWN_KEEP = 0,   /* it waits for the backend; gone: no flow */
-	EG_ON_DOWN_REPICK = 1, /* it goes to another backend */
-};
-
 /* Element of eg_pools. The hash key is secret: who knows it can choose
  * 5-tuples that collide on one backend. */
 struct eg_pool {
@@ -155,12 +154,27 @@ struct eg_pool {
 	__u32 backends;	   /* in the ring now; 0: no new flow is accepted */
 	__u32 period;	   /* slots in use, from the first */
 	__u8 algorithm;	   /* enum eg_algorithm */
-	__u8 on_down;	   /* enum eg_on_down */
 	__u8 prefix4;	   /* session affinity: leading bits of the source */
 	__u8 prefix6;
-	__u32 pad;
+	__u8 pad;
+	__u32 affinity_s; /* how long a source is remembered, 0: not at all */
 };
 _Static_assert(sizeof(struct eg_pool) == 32, "eg_pool");
+
+/* Key of eg_affinities: a source, or a prefix of it, at a pool. */
+struct eg_affinity_key {
+	struct eg_addr addr;
+	__u32 pool;
+};
+_Static_assert(sizeof(struct eg_affinity_key) == 20, "eg_affinity_key");
+
+/* Value of eg_affinities: who had its last flow, and when that began. */
+struct eg_affinity {
+	__u32 backend;
+	__u32 generation;
+	__u32 seen; /* low half of jiffies */
+};
+_Static_assert(sizeof(struct eg_affinity) == 12, "eg_affinity");
 
 /* Element of a ring. Alternate: who takes the flow while primary is down. */
 struct eg_slot {
@@ -255,21 +269,21 @@ enum eg_verdict {
 /* Why a packet was refused: index of the per-CPU array eg_drops, the label
  * of the metric, and the code in an event. The order is ABI; append only. */
 enum eg_drop {
-	EG_DROP_NONE = 0,	 /* not a reason: keeps 0 from being one */
-	EG_DROP_MALFORMED = 1,	 /* headers that contradict the frame or each other */
-	EG_DROP_FRAGMENT = 2,	 /* a fragment to a VIP's address */
-	EG_DROP_NO_FLOW = 3,	 /* TCP to a VIP, not a SYN, no flow known */
-	EG_DROP_NO_BACKEND = 4,	 /* the pool has nobody to take a new flow */
-	EG_DROP_NO_PORT = 5,	 /* no free source port in the bounded tries */
-	EG_DROP_NO_NEXT_HOP = 6, /* the backend's next hop is not resolved */
-	EG_DROP_STALE_REPLY = 7, /* reply of a flow whose VIP or backend is gone */
-	EG_DROP_TTL = 8,	 /* TTL or hop limit would reach zero */
-	EG_DROP_UNUSED_PORT = 9, /* to a VIP's address, no VIP on that port */
-	EG_DROP_MAP = 10,	 /* a map refused an entry */
-	EG_DROP_HANDSHAKE = 11,	 /* an ACK that no handshake of ours leads to */
-	EG_DROP_TOO_BIG = 12,	 /* beyond the way's MTU; the sender is told */
-	EG_DROP_TAIL = 13,	 /* a tail call failed: the objects disagree */
-	EG_DROP_ICMP = 14,	 /* an ICMP error about no flow of a VIP */
+	EG_DROP_NONE = 0,	   /* not a reason: keeps 0 from being one */
+	EG_DROP_MALFORMED = 1,	   /* headers that contradict the frame or each other */
+	EG_DROP_FRAGMENT = 2,	   /* a fragment to a VIP's address */
+	EG_DROP_NO_FLOW = 3,	   /* TCP to a VIP, not a SYN, no flow known */
+	EG_DROP_NO_BACKEND = 4,	   /* the pool has nobody to take a new flow */
+	EG_DROP_NO_PORT = 5,	   /* no free source port in the bounded tries */
+	EG_DROP_NO_NEXT_HOP = 6,   /* the backend's next hop is not resolved */
+	EG_DROP_STALE_REPLY = 7,   /* reply of a flow whose VIP or backend is gone */
+	EG_DROP_TTL = 8,	   /* TTL or hop limit would reach zero */
+	EG_DROP_UNUSED_PORT = 9,   /* to a VIP's address, no VIP on that port */
+	EG_DROP_MAP = 10,	   /* a map refused an entry */
+	EG_DROP_HANDSHAKE = 11,	   /* an ACK that no handshake of ours leads to */
+	EG_DROP_TOO_BIG = 12,	   /* beyond the way's MTU; the sender is told */
+	EG_DROP_TAIL = 13,	   /* a tail call failed: the objects disagree */
+	EG_DROP_BACKEND_DOWN = 14, /* its backend is down or gone; the client is told */
 	EG_DROPS = 15,
 };
 
@@ -286,7 +300,8 @@ enum eg_miss {
 	EG_MISS_EXPIRED = 2,	/* idle beyond its state's timeout */
 	EG_MISS_REOPENED = 3,	/* a SYN on a closing flow */
 	EG_MISS_TAKEN = 4,	/* its other half belongs to another flow now */
-	EG_MISSES = 5,
+	EG_MISS_DOWN = 5,	/* its backend is down, and it goes to another */
+	EG_MISSES = 6,
 };
 
 /* --- events ------------------------------------------------------------ */

@@ -21,7 +21,8 @@ enum tail {
 	TAIL_OPEN = 0,	  /* no established flow is known */
 	TAIL_ICMP = 1,	  /* to an address of ours */
 	TAIL_TOO_BIG = 2, /* tell the sender */
-	TAILS = 3,
+	TAIL_RESET = 3,	  /* reset the client's connection */
+	TAILS = 4,
 };
 
 struct pkt {

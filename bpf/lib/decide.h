@@ -25,6 +25,19 @@ static __always_inline int decide_miss(struct pkt *p, __u8 dir, __u32 vip, __u32
 	return EG_DROP_STALE_REPLY;
 }
 
+/* A flow whose backend is gone, or down and not to be waited for. */
+static __always_inline int decide_gone(struct pkt *p, __u8 dir, __u32 vip,
+				       const struct eg_vip *v, __u32 miss)
+{
+	int verdict = decide_miss(p, dir, vip, miss);
+
+	if (verdict != MISS || !(v->flags & EG_VIP_RESET) ||
+	    p->key.proto != IPPROTO_TCP || p->tcp_flags & (TCP_SYN | TCP_RST))
+		return verdict;
+	p->vip = vip;
+	return TAIL(TAIL_RESET);
+}
+
 /* From the client to its backend. */
 static __always_inline void decide_out(const struct eg_flow *f, const struct eg_vip *v,
 				       const struct eg_backend *b, struct forward *fw)
@@ -97,7 +110,9 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 		return decide_miss(p, dir, 0, EG_MISS_EPOCH);
 	b = bpf_map_lookup_elem(&eg_backends, &backend);
 	if (!b || b->generation != f->generation || b->state == EG_BACKEND_NONE)
-		return decide_miss(p, dir, vip, EG_MISS_GENERATION);
+		return decide_gone(p, dir, vip, v, EG_MISS_GENERATION);
+	if (b->state == EG_BACKEND_DOWN && v->flags & (EG_VIP_REPICK | EG_VIP_RESET))
+		return decide_gone(p, dir, vip, v, EG_MISS_DOWN);
 	if (now - f->seen >= eg_jiffies_hz) {
 		verdict = flow_refresh(p, f, v, now);
 		if (verdict != FORWARD)
@@ -199,21 +214,33 @@ static __always_inline int decide_joins(const struct eg_vip *vip)
 	return vip->forward != EG_FORWARD_NAT && pick_is_stateless(vip->pool);
 }
 
+/* An address of VIPs, at a port that carries none. We fail closed unless the
+ * operator says otherwise: letting the packet reach the stack would have it
+ * answer for ports that nobody meant to open. */
+static __always_inline int decide_unused(void *ctx, struct pkt *p, __u32 use)
+{
+	if (use & EG_ADDR_PASS || vip_local_socket(ctx, p))
+		return PASS;
+	if (use & EG_ADDR_RESET && p->key.proto == IPPROTO_TCP &&
+	    !(p->tcp_flags & TCP_RST))
+		return TAIL(TAIL_RESET);
+	return EG_DROP_UNUSED_PORT;
+}
+
 /* No flow is known, or one that no longer counts. */
 static __always_inline int decide_new(void *ctx, struct pkt *p, struct claim *c,
 				      __u64 flags)
 {
 	struct eg_flow *old;
 	struct eg_vip *vip;
-	__u32 prefer;
+	__u32 prefer, use;
 
-	if (!(vip_address(&p->key.daddr) & EG_ADDR_VIP))
+	use = vip_address(&p->key.daddr);
+	if (!(use & EG_ADDR_VIP))
 		return PASS;
 	vip = vip_lookup(p);
-	/* We fail closed where nobody listens: letting the packet reach the
-	 * stack would have it answer for ports that carry nothing. */
 	if (!vip)
-		return vip_local_socket(ctx, p) ? PASS : EG_DROP_UNUSED_PORT;
+		return decide_unused(ctx, p, use);
 	if (p->key.proto == IPPROTO_TCP && !tcp_opens(p) && !decide_joins(vip))
 		return EG_DROP_NO_FLOW;
 	if (p->ttl <= TTL_LAST)

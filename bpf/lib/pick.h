@@ -42,11 +42,11 @@ static __always_inline int pick_wants_latency(__u32 id)
 	return pool && pool->algorithm == EG_ALGORITHM_EWMA;
 }
 
-/* The leading bits of a source address, alone in an otherwise empty key. */
-static __always_inline __u64 pick_hash_source(const struct eg_pool *pool,
-					      const struct eg_flow_key *key)
+/* The leading bits of a source address. */
+static __always_inline void pick_source(struct eg_addr *source,
+					const struct eg_pool *pool,
+					const struct eg_flow_key *key)
 {
-	struct eg_flow_key source = {};
 	__u32 bits, have, word;
 	int i;
 
@@ -57,9 +57,18 @@ static __always_inline __u64 pick_hash_source(const struct eg_pool *pool,
 		word = addr_word(&key->saddr, i);
 		if (have < 32)
 			word &= have ? bpf_htonl(~0u << (32 - have)) : 0;
-		__builtin_memcpy(&source.saddr.b[4 * i], &word, 4);
+		__builtin_memcpy(&source->b[4 * i], &word, 4);
 	}
-	return hash_flow(pool->hash_key, &source);
+}
+
+/* A source's hash: that of a flow's key with nothing else in it. */
+static __always_inline __u32 pick_source_slot(const struct eg_pool *pool,
+					      const struct eg_addr *source)
+{
+	struct eg_flow_key key = {};
+
+	key.saddr = *source;
+	return hash_slot(hash_flow(pool->hash_key, &key));
 }
 
 static __always_inline __u32 pick_turn(__u32 id, const struct eg_pool *pool)
@@ -246,14 +255,12 @@ static __noinline int pick_two(__u32 id, void *ring, const struct eg_pool *pool,
 }
 
 static __always_inline __u32 pick_index(__u32 id, const struct eg_pool *pool,
-					const struct eg_flow_key *key, __u64 hash)
+					__u64 hash)
 {
 	switch (pool->algorithm) {
 	case EG_ALGORITHM_MAGLEV:
 	case EG_ALGORITHM_RING_HASH:
 		return hash_slot(hash);
-	case EG_ALGORITHM_SESSION_AFFINITY:
-		return hash_slot(pick_hash_source(pool, key));
 	case EG_ALGORITHM_ROUND_ROBIN:
 	case EG_ALGORITHM_WEIGHTED_ROUND_ROBIN:
 		return pick_turn(id, pool);
@@ -275,12 +282,53 @@ static __always_inline __u32 pick_by_load(__u32 id, void *ring,
 	return c->best.weight ? c->best.id : 0;
 }
 
+/* Who owns that slot of the ring, or stands in. */
+static __always_inline __u32 pick_slot(void *ring, __u32 index)
+{
+	struct eg_slot *slot = bpf_map_lookup_elem(ring, &index);
+
+	return slot ? pick_from(slot) : 0;
+}
+
+/* Whoever had the source's last flow, as long as that is remembered and takes
+ * new ones; else whom the ring says, who is remembered from now on. */
+static __noinline __u32 pick_affine(__u32 id, void *ring, const struct eg_pool *pool,
+				    const struct eg_flow_key *key)
+{
+	struct eg_affinity_key at = {.pool = id};
+	struct eg_affinity *last, next = {};
+	struct eg_backend *b;
+	__u32 backend;
+
+	pick_source(&at.addr, pool, key);
+	if (!pool->affinity_s)
+		return pick_slot(ring, pick_source_slot(pool, &at.addr));
+	next.seen = (__u32)bpf_jiffies64();
+	last = bpf_map_lookup_elem(&eg_affinities, &at);
+	if (last && next.seen - last->seen < pool->affinity_s * eg_jiffies_hz) {
+		backend = last->backend;
+		b = bpf_map_lookup_elem(&eg_backends, &backend);
+		if (b && b->generation == last->generation &&
+		    b->state == EG_BACKEND_UP) {
+			if (!eg_dry_run)
+				last->seen = next.seen;
+			return backend;
+		}
+	}
+	backend = pick_slot(ring, pick_source_slot(pool, &at.addr));
+	b = bpf_map_lookup_elem(&eg_backends, &backend);
+	if (!backend || !b || eg_dry_run)
+		return backend;
+	next.backend = backend;
+	next.generation = b->generation;
+	bpf_map_update_elem(&eg_affinities, &at, &next, BPF_ANY);
+	return backend;
+}
+
 /* Returns a backend's id, 0 if nobody takes the flow. */
 static __noinline __u32 pick(__u32 id, const struct eg_flow_key *key, struct claim *c)
 {
 	struct eg_pool *pool = bpf_map_lookup_elem(&eg_pools, &id);
-	struct eg_slot *slot;
-	__u32 index;
 	void *ring;
 
 	if (!pool || !pool->backends)
@@ -294,9 +342,9 @@ static __noinline __u32 pick(__u32 id, const struct eg_flow_key *key, struct cla
 		c->choice.random = pick_random(c->hash);
 		return pick_by_load(id, ring, pool, &c->choice);
 	}
-	index = pick_index(id, pool, key, c->hash);
-	slot = bpf_map_lookup_elem(ring, &index);
-	return slot ? pick_from(slot) : 0;
+	if (pool->algorithm == EG_ALGORITHM_SESSION_AFFINITY)
+		return pick_affine(id, ring, pool, key);
+	return pick_slot(ring, pick_index(id, pool, c->hash));
 }
 
 #endif

@@ -33,7 +33,9 @@ same_layout! {
     }
     abi::Latency == xdp::eg_latency { value, seen }
     abi::Load == xdp::eg_load { flows, outstanding, latency }
-    abi::Pool == xdp::eg_pool { hash_key, backends, period, algorithm, on_down, prefix4, prefix6, pad }
+    abi::Pool == xdp::eg_pool { hash_key, backends, period, algorithm, prefix4, prefix6, pad, affinity_s }
+    abi::AffinityKey == xdp::eg_affinity_key { addr, pool }
+    abi::Affinity == xdp::eg_affinity { backend, generation, seen }
     abi::Slot == xdp::eg_slot { primary, alternate }
     abi::FlowKey == xdp::eg_flow_key { saddr, daddr, sport, dport, proto, pad }
     abi::Flow == xdp::eg_flow {
@@ -55,14 +57,15 @@ mod tests {
 
     const HEADER: &str = include_str!("../../bpf/abi.h");
 
-    /// `#define NAME value` or `NAME = value,` in the header.
+    /// `#define NAME value`, `#define NAME (value << bits)` or `NAME = value,` in the header.
     fn header_value(name: &str) -> Option<u32> {
         HEADER.lines().find_map(|line| {
             let mut words = line.split([' ', '\t', ',', '=', '(', ')']).filter(|word| !word.is_empty());
             let first = words.next()?;
             let word = if first == "#define" { words.next()? } else { first };
-            let value = words.next()?.trim_end_matches('u');
-            (word == name).then(|| value.parse().ok()).flatten()
+            let value: Option<u32> = words.next()?.trim_end_matches('u').parse().ok();
+            let shift = if words.next() == Some("<<") { words.next()?.parse().ok()? } else { 0u32 };
+            (word == name).then(|| value.map(|value| value << shift)).flatten()
         })
     }
 
@@ -77,6 +80,10 @@ mod tests {
             ("EG_MAX_SOCKS", abi::MAX_SOCKS),
             ("EG_RING_SLOTS", abi::RING_SLOTS),
             ("EG_VIP_SNAT", abi::VIP_SNAT),
+            ("EG_VIP_REPICK", abi::VIP_REPICK),
+            ("EG_VIP_RESET", abi::VIP_RESET),
+            ("EG_ADDR_PASS", abi::ADDR_PASS),
+            ("EG_ADDR_RESET", abi::ADDR_RESET),
             ("EG_ADDR_VIP", abi::ADDR_VIP),
             ("EG_ADDR_SOURCE", abi::ADDR_SOURCE),
             ("EG_BACKEND_ON_LINK", u32::from(abi::BACKEND_ON_LINK)),
@@ -111,7 +118,6 @@ mod tests {
         same_codes("EG_VERDICT", Some("EG_VERDICTS"), &codes!(Verdict));
         same_codes("EG_FORWARD", Some("EG_FORWARDS"), &codes!(Forward));
         same_codes("EG_ALGORITHM", Some("EG_ALGORITHMS"), &codes!(Algorithm));
-        same_codes("EG_ON_DOWN", None, &codes!(OnDown));
         same_codes("EG_BACKEND", None, &codes!(BackendState));
         same_codes("EG_FLOW", None, &codes!(FlowDir));
         same_codes("EG_FLOW", None, &codes!(FlowState));

@@ -19,7 +19,10 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
-use eg_abi::{Backend, Conf, Count, Flow, FlowKey, Listener, ListenerKey, Meta, Pool, Stats, Vip, VipKey};
+use eg_abi::{
+    Affinity, AffinityKey, Backend, Conf, Count, Flow, FlowKey, Latency, Listener, ListenerKey, Meta, Pool, Stats, Vip,
+    VipKey,
+};
 use libbpf_rs::{MapCore, MapHandle, Object};
 
 pub use array::Array;
@@ -101,6 +104,7 @@ pub struct Maps {
     pub meta: Array<Meta>,
     pub conf: Array<Conf>,
     pub loads: Loads,
+    pub affinities: Table<AffinityKey, Affinity>,
     /// By pool.
     pub latencies: Array<Latency>,
     /// By pool: where each CPU's next turn is.
@@ -147,6 +151,7 @@ impl Maps {
             meta: Array::new(find("eg_meta")?)?,
             conf: Array::new(find("eg_conf")?)?,
             loads: Loads::new(find("eg_loads")?)?,
+            affinities: Table::new(find("eg_affinities")?)?,
             latencies: Array::new(find("eg_latencies")?)?,
             cursors: PerCpu::new(find("eg_cursors")?)?,
         })

@@ -82,14 +82,6 @@ labels! {
 }
 
 labels! {
-    /// `enum eg_on_down`: the words of a pool's `on_backend_down`
-    pub enum OnDown {
-        Keep = 0 => "keep",
-        Repick = 1 => "repick",
-    }
-}
-
-labels! {
     /// `enum eg_flow_dir`
     pub enum FlowDir {
         Forward = 0 => "forward",
@@ -132,7 +124,7 @@ labels! {
         Handshake = 11 => "handshake",
         TooBig = 12 => "too_big",
         Tail = 13 => "tail",
-        Icmp = 14 => "icmp",
+        BackendDown = 14 => "backend_down",
     }
 }
 
@@ -144,6 +136,7 @@ labels! {
         Expired = 2 => "expired",
         Reopened = 3 => "reopened",
         Taken = 4 => "taken",
+        Down = 5 => "down",
     }
 }
 

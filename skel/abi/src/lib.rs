@@ -19,11 +19,11 @@ mod plain;
 mod types;
 
 pub use addr::{Addr, Be16};
-pub use labels::{Algorithm, BackendState, Drop, EventKind, FlowDir, FlowState, Forward, Miss, OnDown, Verdict};
+pub use labels::{Algorithm, BackendState, Drop, EventKind, FlowDir, FlowState, Forward, Miss, Verdict};
 pub use plain::Plain;
 pub use types::{
-    Backend, Conf, Count, Event, Flow, FlowKey, Latency, Listener, ListenerKey, Load, Meta, Pool, Slot, Stats, Vip,
-    VipKey, Worker,
+    Affinity, AffinityKey, Backend, Conf, Count, Event, Flow, FlowKey, Latency, Listener, ListenerKey, Load, Meta,
+    Pool, Slot, Stats, Vip, VipKey, Worker,
 };
 
 /// `EG_ABI`: pins live under `v<ABI>/`, and maps of another one are never opened.
@@ -50,6 +50,14 @@ pub const ADDR_SOURCE: u32 = 2;
 pub const BACKEND_ON_LINK: u8 = 1;
 /// `EG_CONF_RETURN_PATH` of [`Conf::flags`].
 pub const CONF_RETURN_PATH: u32 = 1;
+/// `EG_VIP_REPICK` of [`Vip::flags`].
+pub const VIP_REPICK: u32 = 4;
+/// `EG_VIP_RESET` of [`Vip::flags`].
+pub const VIP_RESET: u32 = 8;
+/// `EG_ADDR_PASS`: what carries no VIP at the address is the stack's.
+pub const ADDR_PASS: u32 = 4;
+/// `EG_ADDR_RESET`: TCP to what carries no VIP is reset.
+pub const ADDR_RESET: u32 = 8;
 /// `EG_FLOW_CLAIM`: in `pad[0]` of a flow's key, says that the entry is no flow. Readers skip it.
 pub const FLOW_CLAIM: u8 = 1;
 

@@ -40,7 +40,7 @@ plain_struct! {
         pub forward: u8,
         pub epoch: u32,
         pub pool: u32,
-        /// [`crate::VIP_SNAT`]
+        /// [`crate::VIP_SNAT`], [`crate::VIP_REPICK`], [`crate::VIP_RESET`]
         pub flags: u32,
         pub gue_port: Be16,
         pub pad: [u8; 2],
@@ -96,11 +96,27 @@ plain_struct! {
         pub period: u32,
         /// [`crate::Algorithm`]
         pub algorithm: u8,
-        /// [`crate::OnDown`]
-        pub on_down: u8,
         pub prefix4: u8,
         pub prefix6: u8,
-        pub pad: u32,
+        pub pad: u8,
+        pub affinity_s: u32,
+    }
+}
+
+plain_struct! {
+    /// Key of `eg_affinities`.
+    pub struct AffinityKey {
+        pub addr: Addr,
+        pub pool: u32,
+    }
+}
+
+plain_struct! {
+    /// Value of `eg_affinities`.
+    pub struct Affinity {
+        pub backend: u32,
+        pub generation: u32,
+        pub seen: u32,
     }
 }
 

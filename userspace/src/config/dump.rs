@@ -89,6 +89,8 @@ struct Listener<'p> {
     #[serde(skip_serializing_if = "Option::is_none")]
     gue_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    unused_ports: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<ListenerTls<'p>>,
 }
 
@@ -110,6 +112,8 @@ struct Pool {
     algorithm: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     drain_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_backend_down: Option<&'static str>,
     backends: Vec<Backend>,
 }
 
@@ -212,6 +216,7 @@ fn carried(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
                 ForwardPlan::Gue { port } => Some(port),
                 _ => None,
             },
+            unused_ports: Some(first.unused_ports.word()),
             ..Listener::default()
         })
     })
@@ -241,7 +246,10 @@ fn pools(plan: &Plan) -> BTreeMap<&str, Pool> {
             Algorithm::RoundRobin => "round-robin",
             Algorithm::Maglev => "maglev",
         };
-        pools.insert(pool.name.as_str(), Pool { algorithm, drain_timeout: None, backends: backends.collect() });
+        pools.insert(
+            pool.name.as_str(),
+            Pool { algorithm, drain_timeout: None, on_backend_down: None, backends: backends.collect() },
+        );
     }
     for pool in plan.datapath.iter().flat_map(|datapath| &datapath.pools) {
         let backends = pool.backends.iter().map(|backend| Backend {
@@ -251,7 +259,9 @@ fn pools(plan: &Plan) -> BTreeMap<&str, Pool> {
             weight: backend.weight,
         });
         let drain_timeout = Some(value::duration_text(pool.drain_timeout));
-        pools.insert(&pool.name, Pool { algorithm: "maglev", drain_timeout, backends: backends.collect() });
+        let on_backend_down = Some(pool.on_backend_down.word());
+        let backends = backends.collect();
+        pools.insert(&pool.name, Pool { algorithm: "maglev", drain_timeout, on_backend_down, backends });
     }
     pools
 }

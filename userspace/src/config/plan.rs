@@ -102,6 +102,61 @@ pub struct VipPlan {
     pub proto: Proto,
     pub pool: String,
     pub forward: ForwardPlan,
+    /// What happens to packets to this address on ports that no listener has.
+    pub unused_ports: UnusedPorts,
+}
+
+/// The rest of a VIP's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnusedPorts {
+    #[default]
+    Drop,
+    /// To the host's own stack.
+    Pass,
+    /// TCP is reset, the rest dropped.
+    Reset,
+}
+
+impl UnusedPorts {
+    /// The configuration's words.
+    pub const WORDS: [(&'static str, UnusedPorts); 3] =
+        [("drop", UnusedPorts::Drop), ("pass", UnusedPorts::Pass), ("reset", UnusedPorts::Reset)];
+
+    /// The configuration's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            UnusedPorts::Drop => "drop",
+            UnusedPorts::Pass => "pass",
+            UnusedPorts::Reset => "reset",
+        }
+    }
+}
+
+/// What becomes of a flow whose backend is down, or gone after its drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnBackendDown {
+    /// It waits for its backend.
+    #[default]
+    Keep,
+    /// It goes to another.
+    Repick,
+    /// TCP is reset, the rest goes to another.
+    Reset,
+}
+
+impl OnBackendDown {
+    /// The configuration's words.
+    pub const WORDS: [(&'static str, OnBackendDown); 3] =
+        [("keep", OnBackendDown::Keep), ("repick", OnBackendDown::Repick), ("reset", OnBackendDown::Reset)];
+
+    /// The configuration's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            OnBackendDown::Keep => "keep",
+            OnBackendDown::Repick => "repick",
+            OnBackendDown::Reset => "reset",
+        }
+    }
 }
 
 /// How a VIP's packets reach a backend.
@@ -157,6 +212,7 @@ pub struct PoolPlan {
     pub backends: Vec<BackendPlan>,
     /// How long a removed backend keeps the flows that it has.
     pub drain_timeout: Duration,
+    pub on_backend_down: OnBackendDown,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::error::{At, Place, Problems};
-use super::plan::{Algorithm, LogFormat, XdpMode};
+use super::plan::{Algorithm, LogFormat, OnBackendDown, UnusedPorts, XdpMode};
 use super::read::Section;
 use super::value;
 
@@ -70,6 +70,7 @@ pub(crate) struct Listener {
     pub(crate) forward: Option<At<Forward>>,
     pub(crate) snat: Option<At<bool>>,
     pub(crate) gue_port: Option<At<u64>>,
+    pub(crate) unused_ports: Option<At<UnusedPorts>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +123,7 @@ pub(crate) struct Pool {
     pub(crate) name: At<String>,
     pub(crate) algorithm: Option<At<Algorithm>>,
     pub(crate) drain_timeout: Option<At<Duration>>,
+    pub(crate) on_backend_down: Option<At<OnBackendDown>>,
     pub(crate) backends: Vec<Backend>,
 }
 
@@ -239,6 +241,7 @@ fn listener(mut table: Section<'_>) -> Listener {
         forward: table.word("forward", &forwards),
         snat: table.flag("snat"),
         gue_port: table.number("gue_port", 1..=65535),
+        unused_ports: table.word("unused_ports", &UnusedPorts::WORDS),
     };
     table.finish();
     listener
@@ -278,6 +281,7 @@ fn pool(name: At<String>, mut table: Section<'_>, problems: &Problems) -> Option
     let algorithms = [("round-robin", Algorithm::RoundRobin), ("maglev", Algorithm::Maglev)];
     let algorithm = table.word("algorithm", &algorithms);
     let drain_timeout = table.parsed("drain_timeout", value::duration);
+    let on_backend_down = table.word("on_backend_down", &OnBackendDown::WORDS);
     if table.absent("backends") {
         table.missing("backends", "at least one [[pools.NAME.backends]]");
     }
@@ -287,7 +291,7 @@ fn pool(name: At<String>, mut table: Section<'_>, problems: &Problems) -> Option
         problems.error(&name.place, error);
         return None;
     }
-    Some(Pool { name, algorithm, drain_timeout, backends })
+    Some(Pool { name, algorithm, drain_timeout, on_backend_down, backends })
 }
 
 fn backend(mut table: Section<'_>) -> Backend {

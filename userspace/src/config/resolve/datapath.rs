@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use super::{File, Host, Names, flag, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
-use crate::config::plan::{Algorithm, DatapathPlan, ForwardPlan, PoolPlan, Proto, TunnelSources, VipPlan, XdpMode};
+use crate::config::plan::{
+    Algorithm, DatapathPlan, ForwardPlan, PoolPlan, Proto, TunnelSources, UnusedPorts, VipPlan, XdpMode,
+};
 use crate::config::schema::{Forward, Listener, Pool, Protocol};
 
 /// The port that the IANA assigned to GUE.
@@ -56,9 +58,11 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
                 proto: if protocol == Protocol::Tcp { Proto::Tcp } else { Proto::Udp },
                 pool: pool.name.value.clone(),
                 forward: forward(listener),
+                unused_ports: listener.unused_ports.as_ref().map(|at| at.value).unwrap_or_default(),
             });
         }
     }
+    unused_ports(file, problems);
     capacity(&vips, used.len(), file, problems);
     interfaces(file, problems);
     let snat_ports = keys.snat_ports.as_ref().map_or(10_240..=32_767, |ports| ports.value.clone());
@@ -196,6 +200,22 @@ fn vip(address: &At<std::net::SocketAddr>, listener: &Listener, pool: &Pool, pro
             address.value, backend.place.path, backend.value
         );
         problems.error(&address.place, message);
+    }
+}
+
+/// What is left of an address belongs to all of its listeners: they must agree.
+fn unused_ports(file: &File, problems: &Problems) {
+    let mut said: HashMap<IpAddr, (&Listener, UnusedPorts)> = HashMap::new();
+    for (listener, _) in of_kind(file, Protocol::is_l4) {
+        let Some(policy) = &listener.unused_ports else { continue };
+        for address in &listener.addresses {
+            let (earlier, word) = *said.entry(address.value.ip()).or_insert((listener, policy.value));
+            if word != policy.value {
+                let ip = address.value.ip();
+                let place = &earlier.place.path;
+                problems.error(&policy.place, format!("{place} says {:?} for the rest of {ip}", word.word()));
+            }
+        }
     }
 }
 

@@ -24,6 +24,9 @@ pub(super) fn check(file: &File, l4: &BTreeSet<&str>, l7: &BTreeSet<&str>, probl
         {
             problems.note(&timeout.place, "has no effect: no tcp or udp listener uses this pool");
         }
+        if let Some(policy) = pool.on_backend_down.as_ref().filter(|_| l7.contains(name) && !l4.contains(name)) {
+            problems.note(&policy.place, "has no effect: no tcp or udp listener uses this pool");
+        }
     }
 }
 
@@ -91,5 +94,6 @@ pub(super) fn kernel(pool: &Pool) -> PoolPlan {
         name: pool.name.value.clone(),
         backends: backends.collect(),
         drain_timeout: pool.drain_timeout.as_ref().map_or(DRAIN_TIMEOUT, |timeout| timeout.value),
+        on_backend_down: pool.on_backend_down.as_ref().map(|at| at.value).unwrap_or_default(),
     }
 }
