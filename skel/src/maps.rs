@@ -34,6 +34,8 @@ pub use table::Table;
 pub use totals::Totals;
 pub use workers::{Gauge, Workers};
 
+const FLOWS: &str = "eg_flows";
+
 /// Why a map could not be opened, read or written.
 #[derive(Debug)]
 pub enum MapError {
@@ -120,6 +122,21 @@ impl Maps {
         })
     }
 
+    /// As [`Maps::open`], with this map in place of the pinned flow table.
+    pub fn open_with_flows(dir: &Path, flows: &MapHandle) -> Result<Maps, MapError> {
+        Maps::find(|map| {
+            let found =
+                if map == FLOWS { MapHandle::try_from(flows) } else { MapHandle::from_pinned_path(dir.join(map)) };
+            found.map_err(|e| MapError::Missing { map, source: Some(e) })
+        })
+    }
+
+    /// The pinned flow table alone.
+    pub fn open_flows(dir: &Path) -> Result<Table<FlowKey, Flow>, MapError> {
+        let missing = |e| MapError::Missing { map: FLOWS, source: Some(e) };
+        Table::new(MapHandle::from_pinned_path(dir.join(FLOWS)).map_err(missing)?)
+    }
+
     /// The maps of loaded objects, without pins.
     pub fn of_objects(objects: &[&Object]) -> Result<Maps, MapError> {
         Maps::find(|map| {
@@ -136,7 +153,7 @@ impl Maps {
             pools: Array::new(find("eg_pools")?)?,
             rings: Rings::new(find("eg_rings")?),
             backends: Array::new(find("eg_backends")?)?,
-            flows: Table::new(find("eg_flows")?)?,
+            flows: Table::new(find(FLOWS)?)?,
             opening: Table::new(find("eg_opening")?)?,
             vip_stats: PerCpu::new(find("eg_vip_stats")?)?,
             backend_stats: PerCpu::new(find("eg_backend_stats")?)?,

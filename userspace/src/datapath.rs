@@ -19,6 +19,7 @@ mod names;
 mod neigh;
 mod netlink;
 mod probe;
+mod resize;
 mod steering;
 mod sync;
 
@@ -138,6 +139,9 @@ impl Datapath {
     pub async fn apply(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
         lock(&self.tables).check(plan)?;
         let interfaces = interfaces(&self.netlink, plan).await?;
+        if plan.flows != self.plan.flows {
+            self.loaded = load::load(plan)?;
+        }
         let indices: Vec<u32> = interfaces.iter().map(|(_, index)| *index).collect();
         self.fill(plan).await?;
         for (name, index) in &interfaces {
@@ -149,6 +153,9 @@ impl Datapath {
         lock(&self.tables).retire(plan, Instant::now())?;
         self.vips.keep_only(&local).await?;
         self.links.xdp_keep_only(&indices)?;
+        if let Some(resize) = self.loaded.resize.take() {
+            resize.finish()?;
+        }
         load::sweep_tails(&self.loaded.folder, &self.loaded.tails)?;
         self.write_meta()?;
         self.plan = plan.clone();

@@ -19,6 +19,11 @@ pub struct Table<K, V> {
 }
 
 impl<K: Plain, V: Plain> Table<K, V> {
+    /// Wraps a map whose keys and values are of these types' sizes.
+    pub fn of(handle: MapHandle) -> Result<Self, MapError> {
+        Table::new(handle)
+    }
+
     pub(super) fn new(handle: MapHandle) -> Result<Self, MapError> {
         if handle.key_size() as usize != size_of::<K::Bytes>() || handle.value_size() as usize != size_of::<V::Bytes>()
         {
@@ -66,6 +71,47 @@ impl<K: Plain, V: Plain> Table<K, V> {
             .collect()
     }
 
+    /// Writes every entry into `other`, over what is there; how many. The table may change meanwhile.
+    pub fn copy_to(&self, other: &Self) -> Result<u64, MapError> {
+        let mut chunk = Chunk::default();
+        let mut copied = 0;
+        self.walk(|key, value| {
+            chunk.keys.extend_from_slice(key);
+            chunk.values.extend_from_slice(value);
+            chunk.entries += 1;
+            copied += 1;
+            if chunk.entries == BATCH { chunk.write(&other.handle) } else { Ok(()) }
+        })?;
+        chunk.write(&other.handle)?;
+        Ok(copied)
+    }
+
+    /// Writes the entries that `other` does not have; how many those were.
+    pub fn copy_missing_to(&self, other: &Self) -> Result<u64, MapError> {
+        let mut copied = 0;
+        self.walk(|key, value| match other.handle.update(key, value, MapFlags::NO_EXIST) {
+            Ok(()) => {
+                copied += 1;
+                Ok(())
+            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(e) => Err(MapError::kernel(&other.handle, "write", e)),
+        })?;
+        Ok(copied)
+    }
+
+    /// Shows every entry's bytes, some of them twice or not at all if the table changes meanwhile.
+    fn walk(&self, mut show: impl FnMut(&[u8], &[u8]) -> Result<(), MapError>) -> Result<(), MapError> {
+        let batches = self
+            .handle
+            .lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)
+            .map_err(|e| MapError::kernel(&self.handle, "walk", e))?;
+        for (key, value) in batches {
+            show(&key, &value)?;
+        }
+        Ok(())
+    }
+
     /// How many entries it can hold.
     pub fn capacity(&self) -> u32 {
         self.handle.max_entries()
@@ -74,5 +120,27 @@ impl<K: Plain, V: Plain> Table<K, V> {
     /// The map itself, for what is not wrapped here.
     pub fn handle(&self) -> &MapHandle {
         &self.handle
+    }
+}
+
+/// Entries on their way into a map.
+#[derive(Default)]
+struct Chunk {
+    keys: Vec<u8>,
+    values: Vec<u8>,
+    entries: u32,
+}
+
+impl Chunk {
+    /// Writes what has gathered, in one call.
+    fn write(&mut self, map: &MapHandle) -> Result<(), MapError> {
+        if self.entries > 0 {
+            map.update_batch(&self.keys, &self.values, self.entries, MapFlags::ANY, MapFlags::ANY)
+                .map_err(|e| MapError::kernel(map, "write", e))?;
+        }
+        self.keys.clear();
+        self.values.clear();
+        self.entries = 0;
+        Ok(())
     }
 }

@@ -79,7 +79,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Result<Diff, DatapathToggled> {
 fn datapath(old: &DatapathPlan, new: &mut DatapathPlan, hot: &mut Vec<Change>, cold: &mut Vec<Change>) {
     keep(&old.xdp, &mut new.xdp, "datapath.xdp", cold);
     keep(&old.pin_root, &mut new.pin_root, "datapath.pin_root", cold);
-    keep(&old.flows, &mut new.flows, "datapath.flows", cold);
+    note(&old.flows, &new.flows, "datapath.flows", hot);
     keep(&old.snat_ports, &mut new.snat_ports, "datapath.snat_ports", cold);
     if old.hash_seed != new.hash_seed {
         cold.push(secret("datapath.hash_seed"));

@@ -3,7 +3,7 @@
 //!
 //! `Datapath::start` calls it once. What it returns is loaded but attached to nothing, so a refusal here leaves what is
 //! running alone. Checked first, each with an error of its own: privileges and kernel features (`probe`), a BPF file
-//! system, pins of another ABI, a pinned flow table of another size.
+//! system, pins of another ABI.
 
 use std::fs;
 use std::io;
@@ -18,10 +18,11 @@ use eg_skel::sock_lookup::LookupSkelBuilder;
 use eg_skel::xdp_ingress::IngressSkelBuilder;
 use eg_skel::{Maps, features};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{PrintLevel, set_print};
+use libbpf_rs::{MapHandle, PrintLevel, set_print};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::DatapathError;
+use super::resize::{self, Resize};
 use crate::config::plan::DatapathPlan;
 
 /// Programs in the kernel, not yet attached. Dropping it unloads what nobody attached.
@@ -31,6 +32,8 @@ pub(crate) struct Loaded {
     pub(crate) tails: PathBuf,
     pub(crate) sk_lookup: OwnedFd,
     pub(crate) maps: Arc<Maps>,
+    /// The flow table has another capacity than the pinned one, whose flows it has now.
+    pub(crate) resize: Option<Resize>,
     /// Where maps and links are pinned.
     pub(crate) folder: PathBuf,
 }
@@ -53,18 +56,25 @@ pub(crate) fn load(plan: &DatapathPlan) -> Result<Loaded, DatapathError> {
         let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
         log.extend(line.lines().map(str::to_string));
     })));
-    let (xdp, tails) = load_xdp(plan, &folder)?;
+    let (xdp, tails, flows) = load_xdp(plan, &folder)?;
     let sk_lookup = load_sk_lookup(&folder)?;
-    let maps = Arc::new(Maps::open(&folder)?);
-    Ok(Loaded { xdp, tails, sk_lookup, maps, folder })
+    let (maps, resize) = match flows {
+        Some(flows) => (Maps::open_with_flows(&folder, &flows)?, Some(Resize::begin(&folder, flows)?)),
+        None => (Maps::open(&folder)?, None),
+    };
+    let maps = Arc::new(maps);
+    Ok(Loaded { xdp, tails, sk_lookup, maps, resize, folder })
 }
 
-fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<(OwnedFd, PathBuf), DatapathError> {
+/// The program, its table of programs, and its flow table if that is to take the pinned one's place.
+fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<(OwnedFd, PathBuf, Option<MapHandle>), DatapathError> {
     const OBJECT: &str = "bpf/xdp/ingress";
     let mut storage = MaybeUninit::uninit();
     let mut open = IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
     // Under NAT a flow is two entries.
-    open.maps.eg_flows.set_max_entries(plan.flows.saturating_mul(2)).map_err(refused(OBJECT))?;
+    let entries = plan.flows.saturating_mul(2);
+    open.maps.eg_flows.set_max_entries(entries).map_err(refused(OBJECT))?;
+    let resized = resize::pinned(folder)?.is_some_and(|pinned| pinned != entries);
     let frags = features::xdp_frags();
     if frags {
         for mut program in open.open_object_mut().progs_mut() {
@@ -77,14 +87,18 @@ fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<(OwnedFd, PathBuf), Da
         tunables.eg_jiffies_hz = features::jiffies_hz().map_err(DatapathError::system("ask for the kernel's tick"))?;
         tunables.eg_xdp_frags = u8::from(frags);
     }
-    share::reuse_pinned(open.open_object_mut(), folder).map_err(|error| shared(error, folder))?;
+    let except = resized.then_some(resize::FLOWS);
+    share::reuse_pinned(open.open_object_mut(), folder, except).map_err(shared)?;
     let mut skel = open.load().map_err(refused(OBJECT))?;
-    share::pin_missing(skel.object_mut(), folder).map_err(|error| shared(error, folder))?;
+    share::pin_missing(skel.object_mut(), folder).map_err(shared)?;
+    let flows = resized.then(|| MapHandle::try_from(&skel.maps.eg_flows)).transpose();
+    let flows = flows.map_err(DatapathError::map("keep the new flow table"))?;
     let program = skel.progs.eg_xdp_ingress.as_fd();
     let id = libbpf_rs::Program::id_from_fd(program).map_err(refused(OBJECT))?;
     let tails = folder.join(format!("{TAILS}{id}"));
     skel.maps.xdp_tails.pin(&tails).map_err(DatapathError::map("pin the table of programs"))?;
-    Ok((program.try_clone_to_owned().map_err(DatapathError::system("keep the XDP program"))?, tails))
+    let program = program.try_clone_to_owned().map_err(DatapathError::system("keep the XDP program"))?;
+    Ok((program, tails, flows))
 }
 
 /// Removes the tables of programs that no attached program calls any more: all but `keep`.
@@ -104,9 +118,9 @@ fn load_sk_lookup(folder: &Path) -> Result<OwnedFd, DatapathError> {
     const OBJECT: &str = "bpf/sock/lookup";
     let mut storage = MaybeUninit::uninit();
     let mut open = LookupSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
-    share::reuse_pinned(open.open_object_mut(), folder).map_err(|error| shared(error, folder))?;
+    share::reuse_pinned(open.open_object_mut(), folder, None).map_err(shared)?;
     let mut skel = open.load().map_err(refused(OBJECT))?;
-    share::pin_missing(skel.object_mut(), folder).map_err(|error| shared(error, folder))?;
+    share::pin_missing(skel.object_mut(), folder).map_err(shared)?;
     skel.progs.eg_sk_lookup.as_fd().try_clone_to_owned().map_err(DatapathError::system("keep the sk_lookup program"))
 }
 
@@ -120,13 +134,8 @@ fn refused(object: &'static str) -> impl FnOnce(libbpf_rs::Error) -> DatapathErr
     }
 }
 
-fn shared(error: ShareError, folder: &Path) -> DatapathError {
-    match error {
-        ShareError::Differs { map, property: "max_entries", pinned, wanted } if map == "eg_flows" => {
-            DatapathError::Capacity { map: "eg_flows", path: folder.join(map), pinned, wanted }
-        }
-        error => DatapathError::map("share the pinned maps")(error),
-    }
+fn shared(error: ShareError) -> DatapathError {
+    DatapathError::map("share the pinned maps")(error)
 }
 
 /// Makes `<pin_root>/v<ABI>`, on bpffs and alone there.
