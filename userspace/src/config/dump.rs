@@ -11,8 +11,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::plan::{
-    Algorithm, Certificate, DatapathPlan, ForwardPlan, LogFormat, Plan, Proto, SchemePlan, Target, TunnelSources,
-    XdpMode,
+    AffinityPlan, Algorithm, Certificate, DatapathPlan, EdgeAlgorithm, ForwardPlan, LogFormat, Plan, PoolPlan, Proto,
+    SchemePlan, Target, TunnelSources, XdpMode,
 };
 use super::value;
 
@@ -110,11 +110,20 @@ struct Route<'p> {
 #[derive(Serialize)]
 struct Pool {
     algorithm: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none", flatten)]
+    affinity: Option<Affinity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     drain_timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_backend_down: Option<&'static str>,
     backends: Vec<Backend>,
+}
+
+#[derive(Serialize)]
+struct Affinity {
+    affinity_prefix_v4: u8,
+    affinity_prefix_v6: u8,
+    affinity_timeout: String,
 }
 
 #[derive(Serialize)]
@@ -243,12 +252,18 @@ fn pools(plan: &Plan) -> BTreeMap<&str, Pool> {
             Backend { name: given(&backend.name, address), address, builtin, weight: backend.weight }
         });
         let algorithm = match pool.algorithm {
-            Algorithm::RoundRobin => "round-robin",
-            Algorithm::Maglev => "maglev",
+            EdgeAlgorithm::RoundRobin => "round-robin",
+            EdgeAlgorithm::Maglev => "maglev",
         };
         pools.insert(
             pool.name.as_str(),
-            Pool { algorithm, drain_timeout: None, on_backend_down: None, backends: backends.collect() },
+            Pool {
+                algorithm,
+                affinity: None,
+                drain_timeout: None,
+                on_backend_down: None,
+                backends: backends.collect(),
+            },
         );
     }
     for pool in plan.datapath.iter().flat_map(|datapath| &datapath.pools) {
@@ -261,9 +276,27 @@ fn pools(plan: &Plan) -> BTreeMap<&str, Pool> {
         let drain_timeout = Some(value::duration_text(pool.drain_timeout));
         let on_backend_down = Some(pool.on_backend_down.word());
         let backends = backends.collect();
-        pools.insert(&pool.name, Pool { algorithm: "maglev", drain_timeout, on_backend_down, backends });
+        pools.insert(
+            &pool.name,
+            Pool {
+                algorithm: pool.algorithm.name(),
+                affinity: affinity(pool),
+                drain_timeout,
+                on_backend_down,
+                backends,
+            },
+        );
     }
     pools
+}
+
+fn affinity(pool: &PoolPlan) -> Option<Affinity> {
+    let AffinityPlan { prefix_v4, prefix_v6, timeout } = pool.affinity;
+    (pool.algorithm == Algorithm::SessionAffinity).then(|| Affinity {
+        affinity_prefix_v4: prefix_v4,
+        affinity_prefix_v6: prefix_v6,
+        affinity_timeout: value::duration_text(timeout),
+    })
 }
 
 fn given(name: &str, address: Option<SocketAddr>) -> Option<String> {

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use eg_balance::Algorithm;
+
 /// Everything the process was told to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -205,14 +207,27 @@ pub enum Proto {
     Udp,
 }
 
-/// A pool as the kernel sees it; the algorithm is Maglev.
+/// A pool as the kernel sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolPlan {
     pub name: String,
+    pub algorithm: Algorithm,
+    pub affinity: AffinityPlan,
     pub backends: Vec<BackendPlan>,
     /// How long a removed backend keeps the flows that it has.
     pub drain_timeout: Duration,
     pub on_backend_down: OnBackendDown,
+}
+
+/// What session affinity takes for one client, and how long it remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AffinityPlan {
+    /// Leading bits of an IPv4 source address.
+    pub prefix_v4: u8,
+    /// Leading bits of an IPv6 source address.
+    pub prefix_v6: u8,
+    /// Since its last new flow; zero remembers nothing, and the ring alone decides.
+    pub timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,12 +295,12 @@ pub struct RoutePlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgePoolPlan {
     pub name: String,
-    pub algorithm: Algorithm,
+    pub algorithm: EdgeAlgorithm,
     pub backends: Vec<EdgeBackendPlan>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum EdgeAlgorithm {
     RoundRobin,
     Maglev,
 }

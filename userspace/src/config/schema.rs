@@ -122,9 +122,16 @@ pub(crate) struct Route {
 pub(crate) struct Pool {
     pub(crate) name: At<String>,
     pub(crate) algorithm: Option<At<Algorithm>>,
+    pub(crate) affinity: Affinity,
     pub(crate) drain_timeout: Option<At<Duration>>,
     pub(crate) on_backend_down: Option<At<OnBackendDown>>,
     pub(crate) backends: Vec<Backend>,
+}
+
+pub(crate) struct Affinity {
+    pub(crate) prefix_v4: Option<At<u64>>,
+    pub(crate) prefix_v6: Option<At<u64>>,
+    pub(crate) timeout: Option<At<Duration>>,
 }
 
 pub(crate) struct Backend {
@@ -278,9 +285,14 @@ fn route(mut table: Section<'_>) -> Route {
 }
 
 fn pool(name: At<String>, mut table: Section<'_>, problems: &Problems) -> Option<Pool> {
-    let algorithms = [("round-robin", Algorithm::RoundRobin), ("maglev", Algorithm::Maglev)];
+    let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
     let algorithm = table.word("algorithm", &algorithms);
     let drain_timeout = table.parsed("drain_timeout", value::duration);
+    let affinity = Affinity {
+        prefix_v4: table.number("affinity_prefix_v4", 0..=32),
+        prefix_v6: table.number("affinity_prefix_v6", 0..=128),
+        timeout: table.parsed("affinity_timeout", value::duration),
+    };
     let on_backend_down = table.word("on_backend_down", &OnBackendDown::WORDS);
     if table.absent("backends") {
         table.missing("backends", "at least one [[pools.NAME.backends]]");
@@ -291,7 +303,7 @@ fn pool(name: At<String>, mut table: Section<'_>, problems: &Problems) -> Option
         problems.error(&name.place, error);
         return None;
     }
-    Some(Pool { name, algorithm, drain_timeout, on_backend_down, backends })
+    Some(Pool { name, algorithm, affinity, drain_timeout, on_backend_down, backends })
 }
 
 fn backend(mut table: Section<'_>) -> Backend {

@@ -26,7 +26,9 @@ use eg_skel::abi::{self, Addr, Backend, BackendState, Be16, Pool, Vip, VipKey};
 use super::error::DatapathError;
 use super::names::{Kind, Names, stored};
 use super::neigh::Resolution;
-use crate::config::plan::{DatapathPlan, ForwardPlan, OnBackendDown, PoolPlan, Proto, UnusedPorts, VipPlan};
+use crate::config::plan::{
+    AffinityPlan, Algorithm, DatapathPlan, ForwardPlan, OnBackendDown, PoolPlan, Proto, UnusedPorts, VipPlan,
+};
 use ids::Ids;
 use mtus::Mtus;
 
@@ -68,6 +70,8 @@ pub(super) struct PoolEntry {
     hash_key: [u64; 2],
     drain_timeout: Duration,
     on_backend_down: OnBackendDown,
+    /// How it chooses. `None`: adopted, and not in a plan yet.
+    chooses: Option<(Algorithm, AffinityPlan)>,
     /// Whom the ring is built from, with weights. `None`: nothing was committed by this process yet, and a ring that
     /// an earlier one built stays as it is.
     members: Option<Vec<(BackendKey, u32)>>,
@@ -164,6 +168,7 @@ impl Tables {
                     hash_key: derived,
                     drain_timeout: plan.drain_timeout,
                     on_backend_down: plan.on_backend_down,
+                    chooses: None,
                     members: None,
                     wanted: None,
                     built: None,
@@ -177,6 +182,10 @@ impl Tables {
         }
         entry.drain_timeout = plan.drain_timeout;
         entry.on_backend_down = plan.on_backend_down;
+        if entry.chooses != Some((plan.algorithm, plan.affinity)) {
+            entry.chooses = Some((plan.algorithm, plan.affinity));
+            entry.built = None;
+        }
         let pool = entry.id;
         let mut members = Vec::with_capacity(plan.backends.len());
         for backend in &plan.backends {
@@ -328,13 +337,6 @@ impl Tables {
         self.vips.insert(key, entry);
         self.write_uses()?;
         Ok(self.maps.vip_ids.set(&map_key, &id)?)
-    }
-
-    /// The pool's element of `eg_pools`, for `backends` in its ring.
-    fn write_pool(maps: &Maps, entry: &PoolEntry, backends: u32) -> Result<(), DatapathError> {
-        Ok(maps
-            .pools
-            .set(entry.id, &Pool { hash_key: entry.hash_key, backends, period: abi::RING_SLOTS, ..Pool::default() })?)
     }
 }
 

@@ -7,9 +7,7 @@ use std::path::PathBuf;
 
 use super::{File, Host, Names, flag, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
-use crate::config::plan::{
-    Algorithm, DatapathPlan, ForwardPlan, PoolPlan, Proto, TunnelSources, UnusedPorts, VipPlan, XdpMode,
-};
+use crate::config::plan::{DatapathPlan, ForwardPlan, PoolPlan, Proto, TunnelSources, UnusedPorts, VipPlan, XdpMode};
 use crate::config::schema::{Forward, Listener, Pool, Protocol};
 
 /// The port that the IANA assigned to GUE.
@@ -150,11 +148,6 @@ fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
 /// Whether the kernel can balance over this pool at all.
 fn carriable(pool: &Pool, listener: &Listener, problems: &Problems) {
     let user = &listener.place.path;
-    if let Some(algorithm) = pool.algorithm.as_ref().filter(|at| at.value != Algorithm::Maglev) {
-        let message =
-            format!("\"round-robin\" is for routes; {user} uses this pool at L4, where it must be \"maglev\"");
-        problems.error(&algorithm.place, message);
-    }
     if pool.backends.len() > MAX_BACKENDS {
         let message =
             format!("{} backends: at most {MAX_BACKENDS} in a pool that {user} uses at L4", pool.backends.len());

@@ -49,6 +49,7 @@ impl Tables {
             hash_key: value.hash_key,
             drain_timeout: ORPHANS_DRAIN,
             on_backend_down: OnBackendDown::Keep,
+            chooses: None,
             members: None,
             wanted: None,
             built: None,
