@@ -6,6 +6,7 @@
 //! and what happens when it is full is said in `docs/maps.md`.
 
 mod array;
+mod backend;
 mod per_cpu;
 mod rings;
 mod socks;
@@ -21,6 +22,7 @@ use eg_abi::{Backend, Count, Flow, FlowKey, Listener, ListenerKey, Meta, Pool, S
 use libbpf_rs::{MapCore, MapHandle, Object};
 
 pub use array::Array;
+pub use backend::{BackendMaps, keys};
 pub use per_cpu::PerCpu;
 pub use rings::Rings;
 pub use socks::Socks;

@@ -52,7 +52,7 @@ macro_rules! integers {
         }
     )*};
 }
-integers!(u8, u32, u64);
+integers!(u8, u16, u32, u64);
 
 impl<const N: usize> Field for [u8; N] {
     fn put(&self, out: &mut dyn Iterator<Item = &mut u8>) {
