@@ -27,6 +27,7 @@ use eg_skel::features;
 use crate::datapath::Datapath;
 use config::Config;
 use host::{Host, Link};
+use load::Loaded;
 
 pub use error::BackendError;
 pub use hints::Hint;
@@ -87,15 +88,48 @@ pub async fn attach(wanted: &Attach) -> Result<Attached, BackendError> {
     let mut loaded = load::load(&folder, wanted.gue_port, flags)?;
 
     let added = if wanted.add_vips { host.add_missing(&config.vips).await? } else { Vec::new() };
-    let stale = config.add(&loaded.maps, link.index)?;
-    let (mode, replaced) = hooks::attach(&folder, &link, wanted.mode, loaded.program())?;
-    stale.remove(&loaded.maps)?;
-    loaded.maps.ifaces.set(&link.index, &DecIface::new(&link.name, mode, wanted.gue_port))?;
+    let before = loaded.maps.ifaces.get(&link.index)?;
+    let (change, written) = config.add(&loaded.maps, link.index);
+    let placed = match written {
+        Ok(()) => place(&mut loaded, &folder, &link, wanted),
+        Err(error) => Err(error.into()),
+    };
+    let (mode, replaced) = match placed {
+        Ok(placed) => placed,
+        Err(error) => {
+            undo(&loaded.maps, &change, link.index, before);
+            remove_unused_pins(&loaded.maps, &wanted.pin_root, &folder);
+            return Err(error);
+        }
+    };
+    change.finish(&loaded.maps)?;
     forget_replaced(&loaded.maps, &folder, &link)?;
 
     let hints = hints::hints(&hints::Facts::read(&host, &link, &config, flags));
     let Config { vips, from, to } = config;
     Ok(Attached { interface: link.name, mode, replaced, vips, from, to, added, hints })
+}
+
+/// Attaches, with a record of it that is there first: a program that nobody knows of would run for ever.
+fn place(loaded: &mut Loaded, folder: &Path, link: &Link, wanted: &Attach) -> Result<(DecMode, bool), BackendError> {
+    let record = |mode| DecIface::new(&link.name, mode, wanted.gue_port);
+    if loaded.maps.ifaces.get(&link.index)?.is_none() {
+        loaded.maps.ifaces.set(&link.index, &record(DecMode::Tcx))?;
+    }
+    let (mode, replaced) = hooks::attach(folder, link, wanted.mode, loaded.program())?;
+    loaded.maps.ifaces.set(&link.index, &record(mode))?;
+    Ok((mode, replaced))
+}
+
+/// Puts back what an attach that failed has written. Its own failure is logged only: the first error is what is told.
+fn undo(maps: &BackendMaps, change: &config::Change, index: u32, before: Option<DecIface>) {
+    let record = match before {
+        Some(record) => maps.ifaces.set(&index, &record),
+        None => maps.ifaces.delete(&index).map(drop),
+    };
+    if let Err(error) = change.undo(maps).and(record) {
+        tracing::warn!(%error, "cannot put back what was there before");
+    }
 }
 
 /// Takes the program off an interface. With the last one the maps go as well, and with them the counters. Must run
@@ -104,6 +138,7 @@ pub async fn attach(wanted: &Attach) -> Result<Attached, BackendError> {
 /// # Errors
 /// The interface was not attached, or cannot be detached.
 pub async fn detach(pin_root: &Path, interface: &str) -> Result<(), BackendError> {
+    load::quiet();
     let folder = load::pin_dir(pin_root);
     if !folder.exists() {
         return Err(BackendError::NotAttached { interface: interface.into() });
@@ -123,9 +158,7 @@ pub async fn detach(pin_root: &Path, interface: &str) -> Result<(), BackendError
     if !found {
         return Err(BackendError::NotAttached { interface: interface.into() });
     }
-    if eg_skel::maps::keys(&maps.ifaces)?.is_empty() {
-        remove_pins(pin_root, &folder);
-    }
+    remove_unused_pins(&maps, pin_root, &folder);
     Ok(())
 }
 
@@ -157,8 +190,11 @@ fn forget(maps: &BackendMaps, folder: &Path, index: u32, record: &DecIface) -> R
     Ok(())
 }
 
-/// A folder that holds something else stays, and so do those above it.
-fn remove_pins(pin_root: &Path, folder: &Path) {
+/// Removes the pins if no interface is attached. A folder that holds something else stays, and so do those above it.
+fn remove_unused_pins(maps: &BackendMaps, pin_root: &Path, folder: &Path) {
+    if !eg_skel::maps::keys(&maps.ifaces).is_ok_and(|known| known.is_empty()) {
+        return;
+    }
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries {
         if let Err(error) = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir(entry.path())) {

@@ -22,9 +22,17 @@ pub(super) struct Config {
     pub(super) to: Vec<IpAddr>,
 }
 
-/// Entries of an earlier attach that the new one does not have.
+/// What an attach has changed so far.
 #[derive(Debug, Default)]
-pub(super) struct Stale {
+pub(super) struct Change {
+    /// Entries that were not there before.
+    fresh: Entries,
+    /// Entries of an earlier attach that this one does not have.
+    stale: Entries,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
     vips: Vec<DecAddr>,
     to: Vec<DecAddr>,
     from: Vec<DecPrefix>,
@@ -59,19 +67,38 @@ impl Config {
         Ok(config)
     }
 
-    /// Writes it for the interface, and says what is too much there now.
-    pub(super) fn add(&self, maps: &BackendMaps, index: u32) -> Result<Stale, MapError> {
+    /// Writes it for the interface. What has changed is said even if not all of it could be written.
+    pub(super) fn add(&self, maps: &BackendMaps, index: u32) -> (Change, Result<(), MapError>) {
         let addresses = |all: &[IpAddr]| all.iter().map(|ip| (DecAddr::new(index, *ip), 1)).collect::<Vec<_>>();
-        Ok(Stale {
-            vips: add(&maps.vips, &addresses(&self.vips), |key| key.ifindex == index)?,
-            to: add(&maps.to, &addresses(&self.to), |key| key.ifindex == index)?,
-            from: add(&maps.from, &prefixes(&self.from, index), |key| key.ifindex == index)?,
-        })
+        let mut change = Change::default();
+        let Change { fresh, stale } = &mut change;
+        let written =
+            add(&maps.vips, &addresses(&self.vips), |key| key.ifindex == index, &mut fresh.vips, &mut stale.vips)
+                .and_then(|()| {
+                    add(&maps.to, &addresses(&self.to), |key| key.ifindex == index, &mut fresh.to, &mut stale.to)
+                })
+                .and_then(|()| {
+                    let prefixes = prefixes(&self.from, index);
+                    add(&maps.from, &prefixes, |key| key.ifindex == index, &mut fresh.from, &mut stale.from)
+                });
+        (change, written)
     }
 }
 
-impl Stale {
-    pub(super) fn remove(&self, maps: &BackendMaps) -> Result<(), MapError> {
+impl Change {
+    /// Removes what is no longer wanted.
+    pub(super) fn finish(&self, maps: &BackendMaps) -> Result<(), MapError> {
+        self.stale.remove(maps)
+    }
+
+    /// Removes what was not there before.
+    pub(super) fn undo(&self, maps: &BackendMaps) -> Result<(), MapError> {
+        self.fresh.remove(maps)
+    }
+}
+
+impl Entries {
+    fn remove(&self, maps: &BackendMaps) -> Result<(), MapError> {
         self.vips.iter().try_for_each(|key| maps.vips.delete(key).map(drop))?;
         self.to.iter().try_for_each(|key| maps.to.delete(key).map(drop))?;
         self.from.iter().try_for_each(|key| maps.from.delete(key).map(drop))
@@ -82,7 +109,7 @@ impl Stale {
 pub(super) fn clear(maps: &BackendMaps, index: u32) -> Result<(), MapError> {
     let of = |keys: Vec<DecAddr>| keys.into_iter().filter(|key| key.ifindex == index).collect();
     let prefixes = keys(&maps.from)?.into_iter().filter(|key| key.ifindex == index).collect();
-    Stale { vips: of(keys(&maps.vips)?), to: of(keys(&maps.to)?), from: prefixes }.remove(maps)
+    Entries { vips: of(keys(&maps.vips)?), to: of(keys(&maps.to)?), from: prefixes }.remove(maps)
 }
 
 /// As the trie holds them. IPv4 lies within the 16-byte addresses, so a short IPv6 prefix would cover it: where none
@@ -103,10 +130,13 @@ fn add<K: Plain + PartialEq>(
     table: &Table<K, u32>,
     wanted: &[(K, u32)],
     mine: impl Fn(&K) -> bool,
-) -> Result<Vec<K>, MapError> {
+    fresh: &mut Vec<K>,
+    stale: &mut Vec<K>,
+) -> Result<(), MapError> {
     let before = keys(table)?;
-    wanted.iter().try_for_each(|(key, value)| table.set(key, value))?;
-    Ok(before.into_iter().filter(|key| mine(key) && !wanted.iter().any(|(new, _)| new == key)).collect())
+    fresh.extend(wanted.iter().map(|(key, _)| *key).filter(|key| !before.contains(key)));
+    stale.extend(before.into_iter().filter(|key| mine(key) && !wanted.iter().any(|(new, _)| new == key)));
+    wanted.iter().try_for_each(|(key, value)| table.set(key, value))
 }
 
 /// The prefixes of an interface, read back; empty: any.

@@ -34,6 +34,11 @@ const LOG_LINES: usize = 20;
 /// What libbpf has said. Its print hook is a plain function, so its sink is a static.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// Keeps libbpf from printing about what is asked for and not there.
+pub(super) fn quiet() {
+    set_print(None);
+}
+
 /// Where maps and links are pinned.
 pub(super) fn pin_dir(pin_root: &Path) -> PathBuf {
     pin_root.join("backend").join(format!("v{BACKEND_ABI}"))

@@ -44,6 +44,7 @@ pub struct Interface {
 /// # Errors
 /// The pins cannot be read.
 pub fn status(pin_root: &Path) -> Result<Status, BackendError> {
+    load::quiet();
     let folder = load::pin_dir(pin_root);
     let there = folder.try_exists().map_err(|source| BackendError::Pin { path: folder.clone(), source })?;
     if !there {
