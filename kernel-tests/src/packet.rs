@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! Given these maps and this packet: this verdict, these bytes.
 //!
-//! [`Gateway`] is the program with maps of its own, [`Frame`] builds packets, [`judge`] checks what came out.
+//! [`Gateway`] is the program with maps of its own, [`Frame`] builds packets, [`judge`] checks what came out. For the
+//! backend host's program these are [`Backend`] and [`Tunnel`].
 
+pub mod backend;
 pub mod frame;
 pub mod gateway;
 pub mod judge;
 pub mod random;
+pub mod tunnel;
 
+pub use backend::Backend;
 pub use frame::{Frame, L4};
 pub use gateway::{Gateway, Outcome, Verdict};
+pub use tunnel::{Encap, Inner, Tunnel};

@@ -35,6 +35,7 @@ pub fn missing(feature: &str) -> Option<String> {
             "there is no /sys/fs/bpf to mount on, or we are not root".to_owned(),
         ),
         "xdp" => (loads(ProgramType::Xdp), "this kernel or user may not load XDP programs".to_owned()),
+        "tc" => (loads(ProgramType::SchedCls), "this kernel or user may not load classifiers".to_owned()),
         "sk_lookup" => (loads(ProgramType::SkLookup), "this kernel or user may not load sk_lookup programs".to_owned()),
         command => (
             Command::new("sh")

@@ -12,6 +12,7 @@
 //! program too (so every end that may receive one runs XDP_PASS), and senders must compute checksums themselves.
 
 pub mod config;
+pub mod dsr;
 pub mod echo;
 pub mod expect;
 pub mod gateway;
@@ -111,6 +112,42 @@ impl Topology {
         }
         self.interfaces.push("eth0".into());
         self._passes.push(Pass::attach(switch, "gw"));
+    }
+
+    /// Sets the MTU of everything between gateway and backends; the client's stays.
+    pub fn widen(&self, mtu: u16) {
+        for (number, backend) in self.backends.iter().enumerate() {
+            backend.ip(&format!("link set eth0 mtu {mtu}"));
+            match &self._switch {
+                Some(switch) => switch.ip(&format!("link set b{number} mtu {mtu}")),
+                None => self.gateway.ip(&format!("link set b{number} mtu {mtu}")),
+            }
+        }
+        if let Some(switch) = &self._switch {
+            switch.ip(&format!("link set gw mtu {mtu}"));
+            switch.ip(&format!("link set br0 mtu {mtu}"));
+            self.gateway.ip(&format!("link set eth0 mtu {mtu}"));
+        }
+    }
+
+    /// Makes every backend one that answers for the VIPs itself: they are local there, nobody asks for them there, and
+    /// tunnels end there.
+    pub fn serve_directly(&self) {
+        let egctl = gateway::binary("egctl");
+        let egctl = egctl.to_str().expect("a plain path");
+        for (number, backend) in self.backends.iter().enumerate() {
+            for setting in ["arp_ignore=1", "arp_announce=2", "rp_filter=0"] {
+                backend.run("sysctl", &["-qw", &format!("net.ipv4.conf.all.{setting}")]);
+            }
+            backend.ip(&format!("addr add {}/32 dev lo", self.vip(false)));
+            backend.ip(&format!("addr add {}/128 dev lo nodad", self.vip(true)));
+            let (root, vips) =
+                (self.pin_root.join(format!("on-b{number}")), [false, true].map(|v6| self.vip(v6).to_string()));
+            let root = root.to_str().expect("a plain path");
+            let mut arguments = vec!["--pin-root", root, "backend", "attach", "eth0"];
+            vips.iter().for_each(|vip| arguments.extend(["--vip", vip]));
+            backend.run(egctl, &arguments);
+        }
     }
 
     /// A VIP on the client's link, the same in every topology.

@@ -6,6 +6,7 @@
 //! and what happens when it is full is said in `docs/maps.md`.
 
 mod array;
+mod backend;
 mod loads;
 mod mapped;
 mod per_cpu;
@@ -26,6 +27,7 @@ use eg_abi::{
 use libbpf_rs::{MapCore, MapHandle, Object};
 
 pub use array::Array;
+pub use backend::{BackendMaps, keys};
 pub use loads::Loads;
 pub use per_cpu::PerCpu;
 pub use rings::Rings;

@@ -173,7 +173,7 @@ impl Gateway {
             .map(|(primary, alternate)| Slot { primary: backend(primary), alternate: backend(alternate) })
             .collect();
         self.maps().rings.set(id, &slots).expect("write a ring");
-        let period = table.period() as u32;
+        let period = ring.period() as u32;
         let pool = Pool { hash_key: key, backends: backends.len() as u32, period, ..Pool::default() };
         self.maps().pools.set(id, &pool).expect("write a pool");
         ring

@@ -30,6 +30,7 @@ macro_rules! labels {
         }
     };
 }
+pub(crate) use labels;
 
 labels! {
     /// `enum eg_backend_state`

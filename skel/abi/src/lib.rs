@@ -13,6 +13,7 @@
 )]
 
 mod addr;
+pub mod backend;
 pub mod cid;
 mod labels;
 mod plain;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eg_skel::Maps;
-use eg_skel::abi::{self, Addr, Backend, BackendState, Be16, Pool, Vip, VipKey};
+use eg_skel::abi::{self, Addr, Backend, BackendState, Be16, Vip, VipKey};
 
 use super::error::DatapathError;
 use super::names::{Kind, Names, stored};
