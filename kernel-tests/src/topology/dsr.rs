@@ -13,6 +13,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -105,6 +106,17 @@ impl Dsr {
         tunnel
     }
 
+    /// Lets the backend's interface merge what arrives within half a millisecond.
+    pub fn merge_received(&self) {
+        self.backend.run("ethtool", &["-K", INTERFACE, "gro", "on"]);
+        // Unlike setns, `ip netns exec` shows the namespace's own sysfs.
+        for (key, value) in [("gro_flush_timeout", "500000"), ("napi_defer_hard_irqs", "50")] {
+            let write = format!("echo {value} > /sys/class/net/{INTERFACE}/{key}");
+            let status = Command::new("ip").args(["netns", "exec", self.backend.name(), "sh", "-c", &write]).status();
+            assert!(status.is_ok_and(|status| status.success()), "{write}");
+        }
+    }
+
     /// `egctl` in the backend's namespace; what it printed, or what it said when it failed.
     pub fn egctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.backend.command(super::gateway::binary("egctl"));
@@ -131,6 +143,7 @@ pub struct Wrapper {
     tunnel: Arc<Mutex<Tunnel>>,
     stop: Arc<AtomicBool>,
     wrapped: Arc<AtomicU64>,
+    bytes: Arc<AtomicU64>,
     wire: OwnedFd,
     thread: Option<JoinHandle<()>>,
 }
@@ -145,12 +158,13 @@ impl Wrapper {
             tunnel: Arc::new(Mutex::new(tunnel)),
             stop: Arc::default(),
             wrapped: Arc::default(),
+            bytes: Arc::default(),
             wire,
             thread: None,
         };
         let far = wrapper.wire.try_clone().expect("a descriptor");
-        let (tunnel, stop, wrapped) =
-            (Arc::clone(&wrapper.tunnel), Arc::clone(&wrapper.stop), Arc::clone(&wrapper.wrapped));
+        let (tunnel, stop) = (Arc::clone(&wrapper.tunnel), Arc::clone(&wrapper.stop));
+        let (wrapped, bytes) = (Arc::clone(&wrapper.wrapped), Arc::clone(&wrapper.bytes));
         let vips = [dsr.vip(false, 0).ip(), dsr.vip(true, 0).ip()];
         wrapper.thread = Some(std::thread::spawn(move || {
             let mut frame = [0; FRAME_MAX];
@@ -159,6 +173,7 @@ impl Wrapper {
                 let Some(packet) = frame.get(14..length).filter(|packet| leads_to(packet, &vips)) else { continue };
                 let outer = tunnel.lock().expect("the tunnel").around(packet);
                 send(far.as_raw_fd(), &outer, MsgFlags::empty()).expect("send on the wire");
+                bytes.fetch_add(outer.len() as u64 - 14, Ordering::SeqCst);
                 wrapped.fetch_add(1, Ordering::SeqCst);
             }
         }));
@@ -173,6 +188,11 @@ impl Wrapper {
     /// Packets wrapped so far.
     pub fn wrapped(&self) -> u64 {
         self.wrapped.load(Ordering::SeqCst)
+    }
+
+    /// Their L3 bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::SeqCst)
     }
 
     /// Puts a frame on the backend's wire.
