@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use eg_abi::{Addr, Backend, BackendState, Drop as Reason, FlowKey, FlowState, Miss, PROTO_TCP, PROTO_UDP, Plain, Vip};
-use eg_balance::{hash, maglev};
+use eg_balance::{Ring, hash, maglev};
 use eg_kernel_tests::packet::frame::{ACK, CLIENT_MAC, FIN, GATEWAY_MAC, RST, SYN};
 use eg_kernel_tests::packet::gateway::backend_mac;
 use eg_kernel_tests::packet::random::Random;
@@ -51,7 +51,7 @@ fn at(text: &str) -> SocketAddr {
 }
 
 /// VIPs 1 (TCP) and 2 (UDP), pool 1, backends 1 to 3.
-fn serve(gateway: &Gateway, family: &Family, snat: bool) -> maglev::Table {
+fn serve(gateway: &Gateway, family: &Family, snat: bool) -> Ring {
     for (i, backend) in family.backends.iter().enumerate() {
         gateway.backend(i as u32 + 1, at(backend), family.source.parse().unwrap());
     }
@@ -726,7 +726,7 @@ fn a_port_has_one_flow_and_a_full_range_refuses() {
     let refused_client = (1..=100).map(client).find(|c| {
         let none = gateway.flow(*c, at(V4.vip), PROTO_TCP).is_none();
         let key = FlowKey::new(*c, at(V4.vip), PROTO_TCP).to_bytes();
-        let picked = maglev::Table::new(KEY, &V4.backends.map(|name| (name, 1))).pick(hash::flow(KEY, &key), |_| true);
+        let picked = maglev::ring(KEY, &V4.backends.map(|name| (name, 1))).pick(hash::flow(KEY, &key), |_| true);
         none && at(V4.backends[picked.unwrap()]) == destination
     });
     let newcomer = Frame::between(refused_client.unwrap(), at(V4.vip), L4::Tcp(SYN));

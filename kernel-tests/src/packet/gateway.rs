@@ -10,7 +10,8 @@ use eg_abi::{
     Addr, Backend, BackendState, Count, Drop as Reason, Event, Flow, FlowKey, Miss, Plain, Pool, Slot, VIP_SNAT, Vip,
     VipKey,
 };
-use eg_balance::maglev;
+use eg_balance::ring::SLOTS;
+use eg_balance::{Ring, maglev};
 use eg_skel::sock_lookup::LookupSkelBuilder;
 use eg_skel::xdp_ingress::{IngressSkel, IngressSkelBuilder};
 use eg_skel::{Maps, features};
@@ -161,19 +162,19 @@ impl Gateway {
         backend
     }
 
-    /// Makes a pool of backends (id, name, weight) and returns its table, whose indexes are those of the list.
-    pub fn pool(&self, id: u32, key: [u64; 2], backends: &[(u32, &str, u32)]) -> maglev::Table {
+    /// Makes a pool of backends (id, name, weight) and returns its ring, whose indexes are those of the list.
+    pub fn pool(&self, id: u32, key: [u64; 2], backends: &[(u32, &str, u32)]) -> Ring {
         let weights: Vec<(&str, u32)> = backends.iter().map(|(_, name, weight)| (*name, *weight)).collect();
-        let table = maglev::Table::new(key, &weights);
+        let ring = maglev::ring(key, &weights);
         let backend = |index: Option<usize>| index.map_or(0, |index| backends[index].0);
-        let slots: Vec<Slot> = (0..maglev::SLOTS)
-            .map(|slot| table.at(slot))
+        let slots: Vec<Slot> = (0..SLOTS)
+            .map(|slot| ring.at(slot))
             .map(|(primary, alternate)| Slot { primary: backend(primary), alternate: backend(alternate) })
             .collect();
         self.maps().rings.set(id, &slots).expect("write a ring");
         let pool = Pool { hash_key: key, backends: backends.len() as u32, pad: 0 };
         self.maps().pools.set(id, &pool).expect("write a pool");
-        table
+        ring
     }
 
     /// Makes a VIP with epoch 1.

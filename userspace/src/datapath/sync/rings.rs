@@ -4,13 +4,14 @@
 //! A ring holds the members that take flows and whose next hop is known. It is rebuilt when that set or its weights
 //! change and at no other time: each swap costs some 50 ms and moves a few flows that have no entry yet.
 
-use eg_balance::maglev::{self, Table};
+use eg_balance::ring::SLOTS;
+use eg_balance::{Ring, maglev};
 use eg_skel::abi::{self, BackendState, Slot};
 
 use super::super::error::DatapathError;
 use super::Tables;
 
-const _: () = assert!(maglev::SLOTS == abi::RING_SLOTS as usize);
+const _: () = assert!(SLOTS == abi::RING_SLOTS as usize);
 
 /// A pool's secret: the kernel hashes its flows with it.
 pub(super) fn hash_key(seed: &[u8; 16], pool: &str) -> [u64; 2] {
@@ -43,7 +44,7 @@ impl Tables {
                 continue;
             }
             if !usable.is_empty() {
-                self.maps.rings.set(pool.id, &slots(pool.hash_key, &named, &usable))?;
+                self.maps.rings.set(pool.id, &slots(&maglev::ring(pool.hash_key, &named), &usable))?;
             }
             Self::write_pool(&self.maps, pool, usable.len() as u32)?;
             tracing::info!(pool = name, backends = usable.len(), members = members.len(), "ring built");
@@ -53,13 +54,12 @@ impl Tables {
     }
 }
 
-/// The ring of `members`, whose elements stand for the backends of the same place in `ids`.
-fn slots(key: [u64; 2], members: &[(&str, u32)], ids: &[(u32, u32)]) -> Vec<Slot> {
-    let table = Table::new(key, members);
+/// A ring as the kernel reads it: its indexes stand for the backends of the same place in `ids`.
+fn slots(ring: &Ring, ids: &[(u32, u32)]) -> Vec<Slot> {
     let id = |index: Option<usize>| index.and_then(|index| ids.get(index)).map_or(0, |(id, _)| *id);
-    (0..maglev::SLOTS)
+    (0..SLOTS)
         .map(|slot| {
-            let (primary, alternate) = table.at(slot);
+            let (primary, alternate) = ring.at(slot);
             Slot { primary: id(primary), alternate: id(alternate) }
         })
         .collect()
@@ -71,12 +71,12 @@ mod tests {
 
     #[test]
     fn a_ring_holds_the_backends_ids_and_no_alternate_where_there_is_nobody_else() {
-        let ring = slots([1, 2], &[("a", 1), ("b", 3)], &[(17, 1), (4, 3)]);
-        assert_eq!(ring.len(), maglev::SLOTS);
+        let ring = slots(&maglev::ring([1, 2], &[("a", 1), ("b", 3)]), &[(17, 1), (4, 3)]);
+        assert_eq!(ring.len(), SLOTS);
         let share = ring.iter().filter(|slot| slot.primary == 4).count();
-        assert!(share.abs_diff(maglev::SLOTS * 3 / 4) <= 2, "{share}");
+        assert!(share.abs_diff(SLOTS * 3 / 4) <= 2, "{share}");
         assert!(ring.iter().all(|slot| slot.primary + slot.alternate == 21));
-        let alone = slots([1, 2], &[("a", 1)], &[(17, 1)]);
+        let alone = slots(&maglev::ring([1, 2], &[("a", 1)]), &[(17, 1)]);
         assert!(alone.iter().all(|slot| *slot == Slot { primary: 17, alternate: 0 }));
     }
 }
