@@ -6,8 +6,8 @@
 //! whether it is up, is the caller's business. Where the kernel picks by the same data (`bpf/lib/hash.h`,
 //! `bpf/lib/pick.h`), the arithmetic here is integers only, each step is written down, and tests hold the two together.
 //!
-//! [`ring`] is what is picked from, [`load`] how loads are compared, [`sequence`] how turns are laid out.
-//! `docs/algorithms.md` compares the eleven.
+//! [`ring`] is what is picked from, [`load`] how loads are compared, [`sequence`] how turns are laid out;
+//! [`bounded_load`] and [`slow_start`] modify what an algorithm does. `docs/algorithms.md` compares the eleven.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -16,6 +16,7 @@
 )]
 
 mod algorithm;
+pub mod bounded_load;
 pub mod ewma;
 pub mod hash;
 pub mod least_connections;
@@ -29,6 +30,7 @@ pub mod ring_hash;
 pub mod round_robin;
 pub mod sequence;
 pub mod session_affinity;
+pub mod slow_start;
 pub mod weighted_random;
 pub mod weighted_round_robin;
 
