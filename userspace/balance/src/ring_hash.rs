@@ -24,7 +24,7 @@ const POINTS_MAX: u64 = 1 << 21;
 /// the list does not matter. A backend of weight 0 gets no slot.
 ///
 /// Points per weight are a power of two: they change, and other slots with them, only if the greatest weight passes one,
-/// or the number of points [`POINTS_MAX`].
+/// or the number of points `POINTS_MAX`.
 pub fn ring(key: [u64; 2], backends: &[(&str, u32)]) -> Ring {
     let points = points(key, backends);
     let owners: Vec<u32> = points.iter().map(|(_, owner)| *owner).collect();
