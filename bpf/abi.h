@@ -47,6 +47,12 @@ _Static_assert(sizeof(struct eg_vip_key) == 20, "eg_vip_key");
 
 /* Flags of struct eg_vip. */
 #define EG_VIP_SNAT (1u << 0) /* forward: write our own source address too */
+/* Guards that this VIP's clients pass; changing them ends no flow. */
+#define EG_VIP_GUARD_PREFIX  (1u << 8)	/* eg_prefixes says who may send */
+#define EG_VIP_GUARD_PACKETS (1u << 9)	/* packets of one source */
+#define EG_VIP_GUARD_FLOWS   (1u << 10) /* new flows of one source */
+#define EG_VIP_GUARD_UDP     (1u << 11) /* UDP packets of one source */
+#define EG_VIP_GUARD_AMPLIFY (1u << 12) /* bytes of UDP replies to one source */
 
 /* Element of eg_vips. An id is reused only with a new epoch; a flow whose
  * epoch differs from its VIP's is a miss. Epoch 0 is no VIP. */
@@ -193,7 +199,18 @@ enum eg_drop {
 	EG_DROP_TTL = 8,	 /* TTL or hop limit would reach zero */
 	EG_DROP_UNUSED_PORT = 9, /* to a VIP's address, no VIP on that port */
 	EG_DROP_MAP = 10,	 /* a map refused an entry */
-	EG_DROPS = 11,
+
+	/* guards, see lib/guard.h */
+	EG_DROP_BAD_SOURCE = 11,    /* to a VIP, from where no client can be */
+	EG_DROP_BAD_FLAGS = 12,	    /* TCP flags that nothing honest sends */
+	EG_DROP_PORT_ZERO = 13,	    /* from port 0 */
+	EG_DROP_DENIED = 14,	    /* its prefix is on the deny list */
+	EG_DROP_NOT_ALLOWED = 15,   /* there is an allow list, it is not on it */
+	EG_DROP_SOURCE_RATE = 16,   /* its source sends too many packets */
+	EG_DROP_FLOW_RATE = 17,	    /* its source opens too many flows */
+	EG_DROP_UDP_RATE = 18,	    /* its source sends too much UDP */
+	EG_DROP_AMPLIFICATION = 19, /* a reply beyond what was asked for */
+	EG_DROPS = 20,
 };
 
 struct eg_count {
@@ -211,6 +228,58 @@ enum eg_miss {
 	EG_MISS_TAKEN = 4,	/* its other half belongs to another flow now */
 	EG_MISSES = 5,
 };
+
+/* --- guards ------------------------------------------------------------ */
+
+/* Key of the trie in eg_prefixes: bits of the mapped form that count, so 96
+ * and more for IPv4. */
+struct eg_prefix {
+	__u32 len;
+	struct eg_addr addr;
+};
+_Static_assert(sizeof(struct eg_prefix) == 20, "eg_prefix");
+
+/* Value there. */
+enum eg_prefix_verdict {
+	EG_PREFIX_ALLOW = 0,
+	EG_PREFIX_DENY = 1,  /* on the deny list */
+	EG_PREFIX_OTHER = 2, /* there is an allow list, and it is not on it */
+};
+
+/* Buckets are kept in jiffies / 2^24, so that a rate far above the tick has a
+ * step that is not zero. 64 bits of it are a hundred years. */
+#define EG_GUARD_TICK_SHIFT 24
+
+/* A limit, in that unit: what one thing costs, and what the bucket holds. */
+struct eg_bucket {
+	__u64 step;
+	__u64 window;
+};
+_Static_assert(sizeof(struct eg_bucket) == 16, "eg_bucket");
+
+/* The only element of eg_guard_conf. */
+struct eg_guards {
+	struct eg_addr mask4; /* of the mapped form: what makes a source */
+	struct eg_addr mask6;
+	struct eg_bucket packets;
+	struct eg_bucket flows;
+	struct eg_bucket udp;
+	__u32 amplification; /* bytes of replies for each byte of requests */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct eg_guards) == 88, "eg_guards");
+
+/* Value of eg_sources. The buckets are the time, in the same unit, when they
+ * will be full again. */
+struct eg_source {
+	__u64 packets;
+	__u64 flows;
+	__u64 udp;
+	__s64 debt;	/* bytes of replies beyond the factor; below 0: credit */
+	__u32 forgiven; /* low half of jiffies, when debt was last forgiven */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct eg_source) == 40, "eg_source");
 
 /* --- events ------------------------------------------------------------ */
 

@@ -24,8 +24,8 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 	__u32 now = flow_now();
 	struct eg_backend *b;
 	struct eg_vip *v;
+	int missed, guarded;
 	__u8 state;
-	int missed;
 
 	v = bpf_map_lookup_elem(&eg_vips, &vip);
 	if (!v || v->epoch != f->epoch) {
@@ -53,6 +53,9 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 
 	p->vip = vip;
 	p->backend = backend;
+	guarded = guard_hit(p, v, f);
+	if (guarded != FORWARD)
+		return guarded;
 	if (p->ttl <= TTL_LAST)
 		return EG_DROP_TTL;
 	if (reply) {
@@ -91,6 +94,7 @@ static __always_inline int decide_new(void *ctx, struct pkt *p, struct eg_flow *
 	__u32 prefer = 0;
 	struct eg_vip *vip;
 	__be16 wish = 0;
+	int guarded;
 
 	if (!vip_address(p))
 		return PASS;
@@ -99,6 +103,9 @@ static __always_inline int decide_new(void *ctx, struct pkt *p, struct eg_flow *
 	 * stack would have it answer for ports that carry nothing. */
 	if (!vip)
 		return vip_local_socket(ctx, p) ? PASS : EG_DROP_UNUSED_PORT;
+	guarded = guard_new(p, vip);
+	if (guarded != FORWARD)
+		return guarded;
 	if (p->key.proto == IPPROTO_TCP && !tcp_opens(p))
 		return EG_DROP_NO_FLOW;
 	if (p->ttl <= TTL_LAST)

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The shared maps, opened and typed.
 //!
-//! One wrapper per kind of map ([`Table`], [`Array`], [`PerCpu`], [`Rings`], [`Socks`], [`Workers`]); [`Maps`] is one of
+//! One wrapper per kind of map ([`Table`], [`Array`], [`PerCpu`], [`Rings`], [`Prefixes`], [`Socks`], [`Workers`]); [`Maps`] is one of
 //! each by its name in `bpf/maps/`. All methods take `&self`: the kernel is the lock. What a map is for, who writes it
 //! and what happens when it is full is said in `docs/maps.md`.
 
 mod array;
 mod per_cpu;
+mod prefixes;
 mod rings;
 mod socks;
 mod table;
@@ -17,11 +18,14 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
-use eg_abi::{Backend, Count, Flow, FlowKey, Listener, ListenerKey, Meta, Pool, Stats, Vip, VipKey};
+use eg_abi::{
+    Addr, Backend, Count, Flow, FlowKey, Guards, Listener, ListenerKey, Meta, Pool, Source, Stats, Vip, VipKey,
+};
 use libbpf_rs::{MapCore, MapHandle, Object};
 
 pub use array::Array;
 pub use per_cpu::PerCpu;
+pub use prefixes::{Prefixes, Trie};
 pub use rings::Rings;
 pub use socks::Socks;
 pub use table::Table;
@@ -78,6 +82,10 @@ pub struct Maps {
     pub rings: Rings,
     pub backends: Array<Backend>,
     pub flows: Table<FlowKey, Flow>,
+    pub prefixes: Prefixes,
+    /// Element 0 alone.
+    pub guard_conf: Array<Guards>,
+    pub sources: Table<Addr, Source>,
     pub vip_stats: PerCpu<Stats>,
     pub backend_stats: PerCpu<Stats>,
     /// By [`eg_abi::Verdict`]; read through [`Maps::totals`], which adds what living VIPs forwarded.
@@ -122,6 +130,9 @@ impl Maps {
             rings: Rings::new(find("eg_rings")?),
             backends: Array::new(find("eg_backends")?)?,
             flows: Table::new(find("eg_flows")?)?,
+            prefixes: Prefixes::new(find("eg_prefixes")?),
+            guard_conf: Array::new(find("eg_guard_conf")?)?,
+            sources: Table::new(find("eg_sources")?)?,
             vip_stats: PerCpu::new(find("eg_vip_stats")?)?,
             backend_stats: PerCpu::new(find("eg_backend_stats")?)?,
             verdicts: PerCpu::new(find("eg_totals")?)?,

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use eg_abi::{
-    Addr, Backend, BackendState, Count, Drop as Reason, Event, Flow, FlowKey, Miss, Plain, Pool, Slot, VIP_SNAT, Vip,
-    VipKey,
+    Addr, Backend, BackendState, Count, Drop as Reason, Event, Flow, FlowKey, Guards, Miss, Plain, Pool, Slot,
+    VIP_SNAT, Vip, VipKey,
 };
 use eg_balance::maglev;
 use eg_skel::sock_lookup::LookupSkelBuilder;
@@ -192,6 +192,17 @@ impl Gateway {
         self.maps().vip_ids.set(&VipKey::any_port(vip.addr), &0).expect("mark a vip's address");
     }
 
+    /// Sets flags of a VIP without ending its flows.
+    pub fn vip_flags(&self, id: u32, flags: u32) {
+        let vip = self.maps().vips.get(id).expect("read a vip");
+        self.maps().vips.set(id, &Vip { flags: vip.flags | flags, ..vip }).expect("write a vip");
+    }
+
+    /// Jiffies in a second.
+    pub fn hz(&self) -> u32 {
+        self.loaded().hz
+    }
+
     /// The entry under this key.
     pub fn flow(&self, source: SocketAddr, destination: SocketAddr, proto: u8) -> Option<Flow> {
         self.maps().flows.get(&FlowKey::new(source, destination, proto)).expect("read a flow")
@@ -256,6 +267,11 @@ impl Loaded {
             maps.rings.delete(id).expect("delete a ring");
             maps.vip_stats.clear(id).expect("clear figures");
             maps.backend_stats.clear(id).expect("clear figures");
+        }
+        maps.prefixes.clear().expect("clear the prefix lists");
+        maps.guard_conf.set(0, &Guards::default()).expect("clear the limits");
+        for (source, _) in maps.sources.entries().expect("the sources") {
+            maps.sources.delete(&source).expect("delete a source");
         }
         (0..maps.verdicts.capacity()).for_each(|i| maps.verdicts.clear(i).expect("clear the totals"));
         (0..maps.drops.capacity()).for_each(|i| maps.drops.clear(i).expect("clear the drops"));

@@ -80,6 +80,15 @@ labels! {
         Ttl = 8 => "ttl",
         UnusedPort = 9 => "unused_port",
         Map = 10 => "map",
+        BadSource = 11 => "bad_source",
+        BadFlags = 12 => "bad_flags",
+        PortZero = 13 => "port_zero",
+        Denied = 14 => "denied",
+        NotAllowed = 15 => "not_allowed",
+        SourceRate = 16 => "source_rate",
+        FlowRate = 17 => "flow_rate",
+        UdpRate = 18 => "udp_rate",
+        Amplification = 19 => "amplification",
     }
 }
 
@@ -91,6 +100,15 @@ labels! {
         Expired = 2 => "expired",
         Reopened = 3 => "reopened",
         Taken = 4 => "taken",
+    }
+}
+
+labels! {
+    /// `enum eg_prefix_verdict`
+    pub enum PrefixVerdict {
+        Allow = 0 => "allow",
+        Deny = 1 => "deny",
+        Other = 2 => "other",
     }
 }
 
@@ -112,7 +130,7 @@ mod tests {
             assert_eq!(Drop::from_code(drop.code()), Some(*drop));
         }
         assert_eq!(Drop::from_code(0), None);
-        assert_eq!(Drop::from_code(11), None);
+        assert_eq!(Drop::from_code(20), None);
         assert_eq!(Drop::NoBackend.label(), "no_backend");
     }
 }
