@@ -262,7 +262,7 @@ static __noinline int guard_client(struct pkt *p, __u32 flags, __u32 opens)
 
 /* A packet that would open a flow to this VIP. TCP that cannot open one is
  * refused by the caller for that, which is cheaper than any of these. */
-static __always_inline int guard_new(struct pkt *p, const struct eg_vip *vip)
+static __noinline int guard_new(struct pkt *p, const struct eg_vip *vip)
 {
 	__u32 flags = vip->flags;
 

@@ -4,6 +4,8 @@
 //! `--dump` prints it. What it prints loads back to the same plan; listeners that the process terminates come before
 //! those that the kernel carries, whatever the order in the file was.
 
+mod guards;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -66,6 +68,7 @@ struct DatapathRest<'p> {
     hash_seed: Option<String>,
     snat_ports: String,
     detach_on_exit: bool,
+    guards: guards::Guards<'p>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +84,8 @@ struct Listener<'p> {
     forward: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     snat: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guards: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<ListenerTls<'p>>,
 }
@@ -156,6 +161,7 @@ fn datapath(plan: &DatapathPlan) -> Datapath<'_> {
         hash_seed: plan.hash_seed.map(|seed| value::hex(&seed)),
         snat_ports: format!("{}-{}", plan.snat_ports.start(), plan.snat_ports.end()),
         detach_on_exit: plan.detach_on_exit,
+        guards: guards::guards(&plan.guards),
     };
     Datapath { interfaces: &plan.interfaces, rest: Some(rest) }
 }
@@ -173,7 +179,17 @@ fn terminated(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
             }
         };
         let address = listener.addresses.clone();
-        Listener { name: &listener.name, address, protocol, http3, pool: None, forward: None, snat: None, tls }
+        Listener {
+            name: &listener.name,
+            address,
+            protocol,
+            http3,
+            pool: None,
+            forward: None,
+            snat: None,
+            guards: None,
+            tls,
+        }
     })
 }
 
@@ -193,6 +209,7 @@ fn carried(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
             pool: Some(&first.pool),
             forward: Some("nat"),
             snat: Some(first.snat),
+            guards: Some(guards::chosen(&first.guards, first.proto)),
             tls: None,
         })
     })

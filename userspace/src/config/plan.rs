@@ -5,12 +5,16 @@
 //! compares two configurations, and nothing in it owns a socket, a map or a thread. What it deliberately lacks is
 //! positions: whoever holds a plan has no error left to report against the file.
 
+mod guards;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use guards::{Guard, GuardSet, GuardsPlan, Limit, PrefixList};
 
 /// Everything the process was told to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +80,7 @@ pub struct DatapathPlan {
     pub hash_seed: Option<[u8; 16]>,
     pub snat_ports: RangeInclusive<u16>,
     pub detach_on_exit: bool,
+    pub guards: GuardsPlan,
     /// One per address of each L4 listener, in the file's order.
     pub vips: Vec<VipPlan>,
     /// The pools that L4 listeners use, by name.
@@ -101,6 +106,8 @@ pub struct VipPlan {
     pub pool: String,
     /// Write our own source address too, so that replies come back through us whatever the backend's routes say.
     pub snat: bool,
+    /// Which of `[datapath.guards]` hold here.
+    pub guards: GuardSet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,6 +4,8 @@
 //! `resolve` checks what values are wrong about together, and fills in defaults. `docs/config.md` is the prose of this
 //! file. A field is `None` when the key is absent or was reported.
 
+mod guards;
+
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,9 +14,11 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::error::{At, Place, Problems};
-use super::plan::{Algorithm, LogFormat, XdpMode};
+use super::plan::{Algorithm, Guard, LogFormat, XdpMode};
 use super::read::Section;
 use super::value;
+
+pub(crate) use guards::Guards;
 
 pub(crate) struct File {
     pub(crate) runtime: Runtime,
@@ -52,6 +56,7 @@ pub(crate) struct Datapath {
     pub(crate) hash_seed: Option<At<[u8; 16]>>,
     pub(crate) snat_ports: Option<At<RangeInclusive<u16>>>,
     pub(crate) detach_on_exit: Option<At<bool>>,
+    pub(crate) guards: Guards,
 }
 
 pub(crate) struct Tls {
@@ -68,6 +73,7 @@ pub(crate) struct Listener {
     pub(crate) pool: Option<At<String>>,
     pub(crate) forward: Option<At<()>>,
     pub(crate) snat: Option<At<bool>>,
+    pub(crate) guards: Option<At<Vec<At<Guard>>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +195,7 @@ fn datapath(mut table: Section<'_>) -> Datapath {
         hash_seed: table.parsed("hash_seed", value::hash_seed),
         snat_ports: table.parsed("snat_ports", value::ports),
         detach_on_exit: table.flag("detach_on_exit"),
+        guards: guards::guards(table.section("guards")),
     };
     table.finish();
     datapath
@@ -226,6 +233,7 @@ fn listener(mut table: Section<'_>) -> Listener {
         pool: table.text("pool"),
         forward: table.word("forward", &[("nat", ())]),
         snat: table.flag("snat"),
+        guards: guards::chosen(&mut table),
     };
     table.finish();
     listener

@@ -18,7 +18,7 @@ use eg_skel::sock_lookup::LookupSkelBuilder;
 use eg_skel::xdp_ingress::IngressSkelBuilder;
 use eg_skel::{Maps, features};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{PrintLevel, set_print};
+use libbpf_rs::{MapCore, MapHandle, PrintLevel, set_print};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::DatapathError;
@@ -58,6 +58,8 @@ fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<OwnedFd, DatapathError
     let mut storage = MaybeUninit::uninit();
     let mut open = IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
     open.maps.eg_flows.set_max_entries(plan.flows).map_err(refused(OBJECT))?;
+    open.maps.eg_sources.set_max_entries(plan.guards.sources).map_err(refused(OBJECT))?;
+    forget_sources(folder, plan.guards.sources)?;
     let frags = features::xdp_frags();
     if frags {
         open.progs.eg_xdp_ingress.set_flags(features::XDP_HAS_FRAGS);
@@ -72,6 +74,18 @@ fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<OwnedFd, DatapathError
     let mut skel = open.load().map_err(refused(OBJECT))?;
     share::pin_missing(skel.object_mut(), folder).map_err(|error| shared(error, folder))?;
     skel.progs.eg_xdp_ingress.as_fd().try_clone_to_owned().map_err(DatapathError::system("keep the XDP program"))
+}
+
+/// A table of sources that has another size is left to the programs that run with it: buckets are a few seconds' memory,
+/// and all that is lost by a new table is that each begins full.
+fn forget_sources(folder: &Path, capacity: u32) -> Result<(), DatapathError> {
+    let path = folder.join("eg_sources");
+    // No pin is the first start's; one that cannot be read is named when it is to be shared.
+    let Ok(pinned) = MapHandle::from_pinned_path(&path) else { return Ok(()) };
+    if pinned.max_entries() != capacity {
+        fs::remove_file(&path).map_err(DatapathError::system("unpin the old table of sources"))?;
+    }
+    Ok(())
 }
 
 fn load_sk_lookup(folder: &Path) -> Result<OwnedFd, DatapathError> {

@@ -9,6 +9,7 @@
 //! across restarts. So a restart with the same configuration changes no entry that a flow refers to.
 
 mod adopt;
+pub(crate) mod guards;
 mod ids;
 mod retire;
 mod rings;
@@ -39,6 +40,8 @@ pub(crate) struct Tables {
     vip_ids: Ids,
     pool_ids: Ids,
     backend_ids: Ids,
+    /// What the prefix lists in the kernel were made from. `None`: unknown, an earlier process made them.
+    lists: Option<guards::Lists>,
 }
 
 /// A backend's identity.
@@ -104,6 +107,7 @@ impl Tables {
             vip_ids: Ids::new(abi::MAX_VIPS),
             pool_ids: Ids::new(abi::MAX_POOLS),
             backend_ids: Ids::new(abi::MAX_BACKENDS),
+            lists: None,
         };
         tables.adopt()?;
         Ok(tables)
@@ -252,16 +256,16 @@ impl Tables {
 
     /// Step 4: VIPs that are new, or point or forward otherwise now.
     pub(crate) fn add_vips(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
-        plan.vips.iter().try_for_each(|vip| self.add_vip(vip))
+        plan.vips.iter().try_for_each(|vip| self.add_vip(vip, guards::flags(vip, &plan.guards)))
     }
 
-    fn add_vip(&mut self, plan: &VipPlan) -> Result<(), DatapathError> {
+    fn add_vip(&mut self, plan: &VipPlan, guards: u32) -> Result<(), DatapathError> {
         let Some(pool) = self.pools.get(&plan.pool).map(|pool| pool.id) else { return Ok(()) };
         let key = vip_key(plan);
-        let flags = if plan.snat { abi::VIP_SNAT } else { 0 };
+        let flags = guards | if plan.snat { abi::VIP_SNAT } else { 0 };
         if let Some(entry) = self.vips.get_mut(&key) {
             let mut value = entry.value;
-            if value.flags != flags {
+            if (value.flags ^ flags) & !abi::VIP_GUARDS != 0 {
                 // Packets of its flows would be rewritten otherwise from now on: they are misses.
                 value.epoch = next_epoch(value.epoch);
             }

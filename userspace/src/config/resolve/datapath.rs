@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{File, Host, Names, flag, number, of_kind, pools};
+use super::{File, Host, Names, flag, guards, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
 use crate::config::plan::{Algorithm, DatapathPlan, PoolPlan, Proto, VipPlan, XdpMode};
 use crate::config::schema::{Listener, Pool, Protocol};
@@ -45,6 +45,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         if used.insert(&pool.name.value, pools::kernel(pool)).is_none() {
             carriable(pool, listener, problems);
         }
+        let chosen = guards::chosen(listener, protocol, problems);
         for address in &listener.addresses {
             vip(address, pool, problems);
             vips.push(VipPlan {
@@ -53,6 +54,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
                 proto: if protocol == Protocol::Tcp { Proto::Tcp } else { Proto::Udp },
                 pool: pool.name.value.clone(),
                 snat: flag(&listener.snat, true),
+                guards: chosen.clone(),
             });
         }
     }
@@ -72,6 +74,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
             format!("{first}-{last} overlaps this host's own ports {low}-{high} (net.ipv4.ip_local_port_range)");
         problems.error(place, message);
     }
+    let guards = guards::guards(file, &vips, host, problems);
     let xdp = mode?;
     if keys.interfaces.is_empty() {
         return None;
@@ -85,6 +88,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         hash_seed: keys.hash_seed.as_ref().map(|seed| seed.value),
         snat_ports,
         detach_on_exit: flag(&keys.detach_on_exit, false),
+        guards,
         vips,
         pools: used.into_values().collect(),
         local_vips,

@@ -91,6 +91,7 @@ fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
     listener.pool.iter().for_each(|at| kernel(&at.place));
     listener.forward.iter().for_each(|at| kernel(&at.place));
     listener.snat.iter().for_each(|at| kernel(&at.place));
+    listener.guards.iter().for_each(|at| kernel(&at.place));
     if protocol == Protocol::Http {
         listener
             .http3
