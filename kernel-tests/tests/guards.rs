@@ -123,7 +123,7 @@ fn set_prefixes(gateway: &Gateway, entries: &[(&str, PrefixVerdict)]) {
 
 /// A bucket that holds `burst` and gets one more an hour: none, as far as a test can tell.
 fn hourly(gateway: &Gateway, burst: u64) -> Bucket {
-    let step = u64::from(gateway.hz()) * 3600 << GUARD_TICK_SHIFT;
+    let step = (u64::from(gateway.hz()) * 3600) << GUARD_TICK_SHIFT;
     Bucket { step, window: step * burst }
 }
 

@@ -213,7 +213,7 @@ fn write_list(path: &Path, number: u32, count: u32, also: &[&str]) {
     let mut text = String::from("# made by a test\n");
     for entry in 0..count / 2 {
         let v4 = (u32::from_be_bytes([11 + number as u8, 0, 0, 0]) + entry * 19).to_be_bytes();
-        let v6 = u128::from(entry) * 0x1_0003 << 64 | (0x2a00 + u128::from(number)) << 112;
+        let v6 = ((0x2a00 + u128::from(number)) << 112) | ((u128::from(entry) * 0x1_0003) << 64);
         writeln!(text, "{}\n{}/64", IpAddr::from(v4), IpAddr::from(v6.to_be_bytes())).expect("a string");
     }
     also.iter().for_each(|line| writeln!(text, "{line}").expect("a string"));

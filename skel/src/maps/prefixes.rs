@@ -39,7 +39,8 @@ impl Trie {
         let trie = Trie { handle };
         let mut batches = true;
         for chunk in entries.chunks(BATCH) {
-            batches = batches && trie.add_batch(chunk)?;
+            // Batches for tries are younger than tries. What else may have failed, one by one says as well, and better.
+            batches = batches && trie.add_batch(chunk).is_ok();
             if !batches {
                 trie.add_each(chunk)?;
             }
@@ -47,17 +48,10 @@ impl Trie {
         Ok(trie)
     }
 
-    /// `false`: this kernel has no batches for tries (they came after hash tables had them), nothing was added.
-    fn add_batch(&self, entries: &[(Prefix, PrefixVerdict)]) -> Result<bool, MapError> {
+    fn add_batch(&self, entries: &[(Prefix, PrefixVerdict)]) -> libbpf_rs::Result<()> {
         let keys: Vec<u8> = entries.iter().flat_map(|(prefix, _)| prefix.to_bytes()).collect();
         let values: Vec<u8> = entries.iter().flat_map(|(_, verdict)| verdict.code().to_bytes()).collect();
-        let added = self.handle.update_batch(&keys, &values, entries.len() as u32, MapFlags::ANY, MapFlags::ANY);
-        match added {
-            Ok(()) => Ok(true),
-            // ENOTSUPP of the kernel's own, 524, has no name outside it.
-            Err(e) if e.kind() == ErrorKind::InvalidInput || e.to_string().contains("524") => Ok(false),
-            Err(e) => Err(MapError::kernel(&self.handle, "fill", e)),
-        }
+        self.handle.update_batch(&keys, &values, entries.len() as u32, MapFlags::ANY, MapFlags::ANY)
     }
 
     fn add_each(&self, entries: &[(Prefix, PrefixVerdict)]) -> Result<(), MapError> {
