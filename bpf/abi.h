@@ -67,6 +67,12 @@ enum eg_forward {
 /* Flows whose backend is down or gone (its pool's on_backend_down): */
 #define EG_VIP_REPICK (1u << 2) /* go to another backend, */
 #define EG_VIP_RESET  (1u << 3) /* or are reset, if they are TCP; else they wait */
+/* Guards that this VIP's clients pass; changing them ends no flow. */
+#define EG_VIP_GUARD_PREFIX  (1u << 8)	/* eg_prefixes says who may send */
+#define EG_VIP_GUARD_PACKETS (1u << 9)	/* packets of one source */
+#define EG_VIP_GUARD_FLOWS   (1u << 10) /* new flows of one source */
+#define EG_VIP_GUARD_UDP     (1u << 11) /* UDP packets of one source */
+#define EG_VIP_GUARD_AMPLIFY (1u << 12) /* bytes of UDP replies to one source */
 
 /* Element of eg_vips. An id is reused only with a new epoch; a flow whose
  * epoch differs from its VIP's is a miss. Epoch 0 is no VIP. */
@@ -284,7 +290,18 @@ enum eg_drop {
 	EG_DROP_TOO_BIG = 12,	   /* beyond the way's MTU; the sender is told */
 	EG_DROP_TAIL = 13,	   /* a tail call failed: the objects disagree */
 	EG_DROP_BACKEND_DOWN = 14, /* its backend is down or gone; the client is told */
-	EG_DROPS = 15,
+
+	/* guards, see lib/guard.h */
+	EG_DROP_BAD_SOURCE = 15,    /* to a VIP, from where no client can be */
+	EG_DROP_BAD_FLAGS = 16,	    /* TCP flags that nothing honest sends */
+	EG_DROP_PORT_ZERO = 17,	    /* from port 0 */
+	EG_DROP_DENIED = 18,	    /* its prefix is on the deny list */
+	EG_DROP_NOT_ALLOWED = 19,   /* there is an allow list, it is not on it */
+	EG_DROP_SOURCE_RATE = 20,   /* its source sends too many packets */
+	EG_DROP_FLOW_RATE = 21,	    /* its source opens too many flows */
+	EG_DROP_UDP_RATE = 22,	    /* its source sends too much UDP */
+	EG_DROP_AMPLIFICATION = 23, /* a reply beyond what was asked for */
+	EG_DROPS = 24,
 };
 
 struct eg_count {
@@ -303,6 +320,58 @@ enum eg_miss {
 	EG_MISS_DOWN = 5,	/* its backend is down, and it goes to another */
 	EG_MISSES = 6,
 };
+
+/* --- guards ------------------------------------------------------------ */
+
+/* Key of the trie in eg_prefixes: bits of the mapped form that count, so 96
+ * and more for IPv4. */
+struct eg_prefix {
+	__u32 len;
+	struct eg_addr addr;
+};
+_Static_assert(sizeof(struct eg_prefix) == 20, "eg_prefix");
+
+/* Value there. */
+enum eg_prefix_verdict {
+	EG_PREFIX_ALLOW = 0,
+	EG_PREFIX_DENY = 1,  /* on the deny list */
+	EG_PREFIX_OTHER = 2, /* there is an allow list, and it is not on it */
+};
+
+/* Buckets are kept in jiffies / 2^24, so that a rate far above the tick has a
+ * step that is not zero. 64 bits of it are a hundred years. */
+#define EG_GUARD_TICK_SHIFT 24
+
+/* A limit, in that unit: what one thing costs, and what the bucket holds. */
+struct eg_bucket {
+	__u64 step;
+	__u64 window;
+};
+_Static_assert(sizeof(struct eg_bucket) == 16, "eg_bucket");
+
+/* The only element of eg_guard_conf. */
+struct eg_guards {
+	struct eg_addr mask4; /* of the mapped form: what makes a source */
+	struct eg_addr mask6;
+	struct eg_bucket packets;
+	struct eg_bucket flows;
+	struct eg_bucket udp;
+	__u32 amplification; /* bytes of replies for each byte of requests */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct eg_guards) == 88, "eg_guards");
+
+/* Value of eg_sources. The buckets are the time, in the same unit, when they
+ * will be full again. */
+struct eg_source {
+	__u64 packets;
+	__u64 flows;
+	__u64 udp;
+	__s64 debt;	/* bytes of replies beyond the factor; below 0: credit */
+	__u32 forgiven; /* low half of jiffies, when debt was last forgiven */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct eg_source) == 40, "eg_source");
 
 /* --- events ------------------------------------------------------------ */
 

@@ -40,6 +40,7 @@ struct pkt {
 	__u8 tos;
 	__u8 tcp_flags; /* byte 13 of the TCP header, 0 for UDP */
 	__u8 v6;
+	__u8 guarded; /* guard_client() has let it pass */
 	__u8 dmac[6];
 	__u8 smac[6];
 } __attribute__((aligned(8)));

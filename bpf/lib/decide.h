@@ -123,6 +123,9 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 
 	p->vip = vip;
 	p->backend = backend;
+	verdict = guard_hit(p, v, f);
+	if (verdict != FORWARD)
+		return verdict;
 	verdict = decide_way(p, f, v, b, fw);
 	if (verdict == FORWARD) {
 		flow_follow(p, f, v);
@@ -186,6 +189,9 @@ static __always_inline int decide_opening(struct pkt *p, struct eg_flow *f,
 		return decide_miss(p, dir, vip, EG_MISS_EXPIRED);
 	p->vip = vip;
 	p->backend = backend;
+	verdict = guard_hit(p, v, f);
+	if (verdict != FORWARD)
+		return verdict;
 	verdict = decide_way(p, f, v, b, fw);
 	if (verdict != FORWARD)
 		return verdict;
@@ -234,6 +240,7 @@ static __always_inline int decide_new(void *ctx, struct pkt *p, struct claim *c,
 	struct eg_flow *old;
 	struct eg_vip *vip;
 	__u32 prefer, use;
+	int verdict;
 
 	use = vip_address(&p->key.daddr);
 	if (!(use & EG_ADDR_VIP))
@@ -241,6 +248,9 @@ static __always_inline int decide_new(void *ctx, struct pkt *p, struct claim *c,
 	vip = vip_lookup(p);
 	if (!vip)
 		return decide_unused(ctx, p, use);
+	verdict = guard_new(p, vip);
+	if (verdict != FORWARD)
+		return verdict;
 	if (p->key.proto == IPPROTO_TCP && !tcp_opens(p) && !decide_joins(vip))
 		return EG_DROP_NO_FLOW;
 	if (p->ttl <= TTL_LAST)

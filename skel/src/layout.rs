@@ -43,6 +43,10 @@ same_layout! {
     }
     abi::Stats == xdp::eg_stats { packets, bytes, reply_packets, reply_bytes, flows, drops }
     abi::Count == xdp::eg_count { packets, bytes }
+    abi::Prefix == xdp::eg_prefix { len, addr }
+    abi::Bucket == xdp::eg_bucket { step, window }
+    abi::Guards == xdp::eg_guards { mask4, mask6, packets, flows, udp, amplification, pad }
+    abi::Source == xdp::eg_source { packets, flows, udp, debt, forgiven, pad }
     abi::Event == xdp::eg_event { key, kind, code, vip, backend, ifindex, length }
     abi::Meta == xdp::eg_meta { abi, workers, generation, alive }
     abi::Conf == xdp::eg_conf { flags, pad, outer4, outer6, outer4_bits, outer6_bits }
@@ -88,9 +92,26 @@ mod tests {
             ("EG_ADDR_SOURCE", abi::ADDR_SOURCE),
             ("EG_BACKEND_ON_LINK", u32::from(abi::BACKEND_ON_LINK)),
             ("EG_CONF_RETURN_PATH", abi::CONF_RETURN_PATH),
+            ("EG_GUARD_TICK_SHIFT", abi::GUARD_TICK_SHIFT),
             ("EG_FLOW_CLAIM", u32::from(abi::FLOW_CLAIM)),
         ] {
             assert_eq!(header_value(name), Some(ours), "{name}");
+        }
+    }
+
+    /// `#define NAME (1u << bit)` in the header.
+    #[test]
+    fn flags_are_the_headers() {
+        for (name, ours) in [
+            ("EG_VIP_GUARD_PREFIX", abi::VIP_GUARD_PREFIX),
+            ("EG_VIP_GUARD_PACKETS", abi::VIP_GUARD_PACKETS),
+            ("EG_VIP_GUARD_FLOWS", abi::VIP_GUARD_FLOWS),
+            ("EG_VIP_GUARD_UDP", abi::VIP_GUARD_UDP),
+            ("EG_VIP_GUARD_AMPLIFY", abi::VIP_GUARD_AMPLIFY),
+        ] {
+            let line = HEADER.lines().find(|line| line.split_whitespace().nth(1) == Some(name));
+            let bit = line.and_then(|line| line.split("(1u << ").nth(1)?.split(')').next()?.parse::<u32>().ok());
+            assert_eq!(bit.map(|bit| 1 << bit), Some(ours), "{name}");
         }
     }
 
@@ -122,5 +143,6 @@ mod tests {
         same_codes("EG_FLOW", None, &codes!(FlowDir));
         same_codes("EG_FLOW", None, &codes!(FlowState));
         same_codes("EG_EVENT", None, &codes!(EventKind));
+        same_codes("EG_PREFIX", None, &codes!(PrefixVerdict));
     }
 }

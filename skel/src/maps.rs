@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The shared maps, opened and typed.
 //!
-//! One wrapper per kind of map ([`Table`], [`Array`], [`PerCpu`], [`Rings`], [`Socks`], [`Workers`]); [`Maps`] is one of
+//! One wrapper per kind of map ([`Table`], [`Array`], [`PerCpu`], [`Rings`], [`Prefixes`], [`Socks`], [`Workers`]); [`Maps`] is one of
 //! each by its name in `bpf/maps/`. All methods take `&self`: the kernel is the lock. What a map is for, who writes it
 //! and what happens when it is full is said in `docs/maps.md`.
 
@@ -10,6 +10,7 @@ mod backend;
 mod loads;
 mod mapped;
 mod per_cpu;
+mod prefixes;
 mod rings;
 mod socks;
 mod table;
@@ -21,8 +22,8 @@ use std::fmt;
 use std::path::Path;
 
 use eg_abi::{
-    Affinity, AffinityKey, Backend, Conf, Count, Flow, FlowKey, Latency, Listener, ListenerKey, Meta, Pool, Stats, Vip,
-    VipKey,
+    Addr, Affinity, AffinityKey, Backend, Conf, Count, Flow, FlowKey, Guards, Latency, Listener, ListenerKey, Meta,
+    Pool, Source, Stats, Vip, VipKey,
 };
 use libbpf_rs::{MapCore, MapHandle, Object};
 
@@ -30,6 +31,7 @@ pub use array::Array;
 pub use backend::{BackendMaps, keys};
 pub use loads::Loads;
 pub use per_cpu::PerCpu;
+pub use prefixes::{Prefixes, Trie};
 pub use rings::Rings;
 pub use socks::Socks;
 pub use table::Table;
@@ -90,6 +92,10 @@ pub struct Maps {
     pub flows: Table<FlowKey, Flow>,
     /// Half-open flows.
     pub opening: Table<FlowKey, Flow>,
+    pub prefixes: Prefixes,
+    /// Element 0 alone.
+    pub guard_conf: Array<Guards>,
+    pub sources: Table<Addr, Source>,
     pub vip_stats: PerCpu<Stats>,
     pub backend_stats: PerCpu<Stats>,
     /// By [`eg_abi::Verdict`]; read through [`Maps::totals`], which adds what living VIPs forwarded.
@@ -157,6 +163,9 @@ impl Maps {
             backends: Array::new(find("eg_backends")?)?,
             flows: Table::new(find(FLOWS)?)?,
             opening: Table::new(find("eg_opening")?)?,
+            prefixes: Prefixes::new(find("eg_prefixes")?),
+            guard_conf: Array::new(find("eg_guard_conf")?)?,
+            sources: Table::new(find("eg_sources")?)?,
             vip_stats: PerCpu::new(find("eg_vip_stats")?)?,
             backend_stats: PerCpu::new(find("eg_backend_stats")?)?,
             verdicts: PerCpu::new(find("eg_totals")?)?,

@@ -179,8 +179,10 @@ impl Datapath {
             }
             tokio::time::sleep(RESOLVE_AGAIN).await;
         }
+        let trie = sync::guards::make_trie(&self.tables, &plan.guards).await?;
         let mut tables = lock(&self.tables);
         tables.commit_members()?;
+        tables.apply_guards(plan, trie)?;
         tables.add_vips(plan)
     }
 

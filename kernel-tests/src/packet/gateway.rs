@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use eg_abi::{
     ADDR_SOURCE, ADDR_VIP, Addr, Backend, BackendState, CONF_RETURN_PATH, Conf, Count, Drop as Reason, Event, Flow,
-    FlowKey, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
+    FlowKey, Guards, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
 };
 use eg_balance::ring::SLOTS;
 use eg_balance::{Ring, maglev};
@@ -198,6 +198,17 @@ impl Gateway {
         }
     }
 
+    /// Sets flags of a VIP without ending its flows.
+    pub fn vip_flags(&self, id: u32, flags: u32) {
+        let vip = self.maps().vips.get(id).expect("read a vip");
+        self.maps().vips.set(id, &Vip { flags: vip.flags | flags, ..vip }).expect("write a vip");
+    }
+
+    /// Jiffies in a second.
+    pub fn hz(&self) -> u32 {
+        self.loaded().hz
+    }
+
     /// The entry under this key, established or half-open.
     pub fn flow(&self, source: SocketAddr, destination: SocketAddr, proto: u8) -> Option<Flow> {
         let key = FlowKey::new(source, destination, proto);
@@ -271,6 +282,11 @@ impl Loaded {
             maps.vip_stats.clear(id).expect("clear figures");
             maps.backend_stats.clear(id).expect("clear figures");
             maps.loads.clear(id);
+        }
+        maps.prefixes.clear().expect("clear the prefix lists");
+        maps.guard_conf.set(0, &Guards::default()).expect("clear the limits");
+        for (source, _) in maps.sources.entries().expect("the sources") {
+            maps.sources.delete(&source).expect("delete a source");
         }
         (0..maps.verdicts.capacity()).for_each(|i| maps.verdicts.clear(i).expect("clear the totals"));
         (0..maps.drops.capacity()).for_each(|i| maps.drops.clear(i).expect("clear the drops"));

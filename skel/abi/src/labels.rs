@@ -126,6 +126,15 @@ labels! {
         TooBig = 12 => "too_big",
         Tail = 13 => "tail",
         BackendDown = 14 => "backend_down",
+        BadSource = 15 => "bad_source",
+        BadFlags = 16 => "bad_flags",
+        PortZero = 17 => "port_zero",
+        Denied = 18 => "denied",
+        NotAllowed = 19 => "not_allowed",
+        SourceRate = 20 => "source_rate",
+        FlowRate = 21 => "flow_rate",
+        UdpRate = 22 => "udp_rate",
+        Amplification = 23 => "amplification",
     }
 }
 
@@ -138,6 +147,15 @@ labels! {
         Reopened = 3 => "reopened",
         Taken = 4 => "taken",
         Down = 5 => "down",
+    }
+}
+
+labels! {
+    /// `enum eg_prefix_verdict`
+    pub enum PrefixVerdict {
+        Allow = 0 => "allow",
+        Deny = 1 => "deny",
+        Other = 2 => "other",
     }
 }
 
@@ -160,7 +178,7 @@ mod tests {
             assert_eq!(Drop::from_code(drop.code()), Some(*drop));
         }
         assert_eq!(Drop::from_code(0), None);
-        assert_eq!(Drop::from_code(15), None);
+        assert_eq!(Drop::from_code(24), None);
         assert_eq!(Drop::NoBackend.label(), "no_backend");
     }
 }

@@ -40,7 +40,7 @@ plain_struct! {
         pub forward: u8,
         pub epoch: u32,
         pub pool: u32,
-        /// [`crate::VIP_SNAT`], [`crate::VIP_REPICK`], [`crate::VIP_RESET`]
+        /// [`crate::VIP_SNAT`], [`crate::VIP_REPICK`], [`crate::VIP_RESET`], [`crate::VIP_GUARD_PREFIX`] and so on
         pub flags: u32,
         pub gue_port: Be16,
         pub pad: [u8; 2],
@@ -228,6 +228,49 @@ impl core::ops::AddAssign for Count {
     fn add_assign(&mut self, other: Count) {
         self.packets = self.packets.wrapping_add(other.packets);
         self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
+}
+
+plain_struct! {
+    /// Key of the trie in `eg_prefixes`: the first `len` bits of the 128 count, 96 and more for IPv4.
+    pub struct Prefix {
+        pub len: u32,
+        pub addr: Addr,
+    }
+}
+
+plain_struct! {
+    /// A limit, in jiffies / 2^[`crate::GUARD_TICK_SHIFT`].
+    pub struct Bucket {
+        /// What one thing costs.
+        pub step: u64,
+        /// What the bucket holds.
+        pub window: u64,
+    }
+}
+
+plain_struct! {
+    /// The only element of `eg_guard_conf`.
+    pub struct Guards {
+        pub mask4: Addr,
+        pub mask6: Addr,
+        pub packets: Bucket,
+        pub flows: Bucket,
+        pub udp: Bucket,
+        pub amplification: u32,
+        pub pad: u32,
+    }
+}
+
+plain_struct! {
+    /// Value of `eg_sources`.
+    pub struct Source {
+        pub packets: u64,
+        pub flows: u64,
+        pub udp: u64,
+        pub debt: i64,
+        pub forgiven: u32,
+        pub pad: u32,
     }
 }
 

@@ -4,6 +4,8 @@
 //! `--dump` prints it. What it prints loads back to the same plan; listeners that the process terminates come before
 //! those that the kernel carries, whatever the order in the file was.
 
+mod guards;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -71,6 +73,7 @@ struct DatapathRest<'p> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tunnel_sources: Vec<String>,
     detach_on_exit: bool,
+    guards: guards::Guards<'p>,
 }
 
 #[derive(Serialize, Default)]
@@ -90,6 +93,8 @@ struct Listener<'p> {
     gue_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unused_ports: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guards: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<ListenerTls<'p>>,
 }
@@ -177,6 +182,7 @@ fn datapath(plan: &DatapathPlan) -> Datapath<'_> {
         snat_ports: format!("{}-{}", plan.snat_ports.start(), plan.snat_ports.end()),
         tunnel_sources: tunnel_sources(plan.tunnel_sources),
         detach_on_exit: plan.detach_on_exit,
+        guards: guards::guards(&plan.guards),
     };
     Datapath { interfaces: &plan.interfaces, rest: Some(rest) }
 }
@@ -226,6 +232,7 @@ fn carried(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
                 _ => None,
             },
             unused_ports: Some(first.unused_ports.word()),
+            guards: Some(guards::chosen(&first.guards, first.proto)),
             ..Listener::default()
         })
     })

@@ -5,6 +5,8 @@
 //! compares two configurations, and nothing in it owns a socket, a map or a thread. What it deliberately lacks is
 //! positions: whoever holds a plan has no error left to report against the file.
 
+mod guards;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use eg_balance::Algorithm;
+pub use guards::{Guard, GuardSet, GuardsPlan, Limit, PrefixList};
 
 /// Everything the process was told to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +83,7 @@ pub struct DatapathPlan {
     /// What the sources of outer headers are taken from; `None`: our own address towards the backend.
     pub tunnel_sources: TunnelSources,
     pub detach_on_exit: bool,
+    pub guards: GuardsPlan,
     /// One per address of each L4 listener, in the file's order.
     pub vips: Vec<VipPlan>,
     /// The pools that L4 listeners use, by name.
@@ -106,6 +110,8 @@ pub struct VipPlan {
     pub forward: ForwardPlan,
     /// What happens to packets to this address on ports that no listener has.
     pub unused_ports: UnusedPorts,
+    /// Which of `[datapath.guards]` hold here.
+    pub guards: GuardSet,
 }
 
 /// The rest of a VIP's address.

@@ -4,6 +4,8 @@
 //! `resolve` checks what values are wrong about together, and fills in defaults. `docs/config.md` is the prose of this
 //! file. A field is `None` when the key is absent or was reported.
 
+mod guards;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,9 +14,11 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::error::{At, Place, Problems};
-use super::plan::{Algorithm, LogFormat, OnBackendDown, UnusedPorts, XdpMode};
+use super::plan::{Algorithm, Guard, LogFormat, OnBackendDown, UnusedPorts, XdpMode};
 use super::read::Section;
 use super::value;
+
+pub(crate) use guards::Guards;
 
 pub(crate) struct File {
     pub(crate) runtime: Runtime,
@@ -53,6 +57,7 @@ pub(crate) struct Datapath {
     pub(crate) snat_ports: Option<At<RangeInclusive<u16>>>,
     pub(crate) tunnel_sources: Vec<At<(IpAddr, u8)>>,
     pub(crate) detach_on_exit: Option<At<bool>>,
+    pub(crate) guards: Guards,
 }
 
 pub(crate) struct Tls {
@@ -71,6 +76,7 @@ pub(crate) struct Listener {
     pub(crate) snat: Option<At<bool>>,
     pub(crate) gue_port: Option<At<u64>>,
     pub(crate) unused_ports: Option<At<UnusedPorts>>,
+    pub(crate) guards: Option<At<Vec<At<Guard>>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,6 +215,7 @@ fn datapath(mut table: Section<'_>) -> Datapath {
         snat_ports: table.parsed("snat_ports", value::ports),
         tunnel_sources: table.list("tunnel_sources", false, value::prefix).map(|list| list.value).unwrap_or_default(),
         detach_on_exit: table.flag("detach_on_exit"),
+        guards: guards::guards(table.section("guards")),
     };
     table.finish();
     datapath
@@ -249,6 +256,7 @@ fn listener(mut table: Section<'_>) -> Listener {
         snat: table.flag("snat"),
         gue_port: table.number("gue_port", 1..=65535),
         unused_ports: table.word("unused_ports", &UnusedPorts::WORDS),
+        guards: guards::chosen(&mut table),
     };
     table.finish();
     listener

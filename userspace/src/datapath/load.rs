@@ -18,7 +18,7 @@ use eg_skel::sock_lookup::LookupSkelBuilder;
 use eg_skel::xdp_ingress::IngressSkelBuilder;
 use eg_skel::{Maps, features};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{MapHandle, PrintLevel, set_print};
+use libbpf_rs::{MapCore, MapHandle, PrintLevel, set_print};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::DatapathError;
@@ -75,6 +75,8 @@ fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<(OwnedFd, PathBuf, Opt
     let entries = plan.flows.saturating_mul(2);
     open.maps.eg_flows.set_max_entries(entries).map_err(refused(OBJECT))?;
     let resized = resize::pinned(folder)?.is_some_and(|pinned| pinned != entries);
+    open.maps.eg_sources.set_max_entries(plan.guards.sources).map_err(refused(OBJECT))?;
+    forget_sources(folder, plan.guards.sources)?;
     let frags = features::xdp_frags();
     if frags {
         for mut program in open.open_object_mut().progs_mut() {
@@ -110,6 +112,18 @@ pub(crate) fn sweep_tails(folder: &Path, keep: &Path) -> Result<(), DatapathErro
         if is_table && path != keep {
             fs::remove_file(&path).map_err(fail)?;
         }
+    }
+    Ok(())
+}
+
+/// A table of sources that has another size is left to the programs that run with it: buckets are a few seconds' memory,
+/// and all that is lost by a new table is that each begins full.
+fn forget_sources(folder: &Path, capacity: u32) -> Result<(), DatapathError> {
+    let path = folder.join("eg_sources");
+    // No pin is the first start's; one that cannot be read is named when it is to be shared.
+    let Ok(pinned) = MapHandle::from_pinned_path(&path) else { return Ok(()) };
+    if pinned.max_entries() != capacity {
+        fs::remove_file(&path).map_err(DatapathError::system("unpin the old table of sources"))?;
     }
     Ok(())
 }

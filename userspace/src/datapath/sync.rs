@@ -10,6 +10,7 @@
 
 mod addresses;
 mod adopt;
+pub(crate) mod guards;
 mod ids;
 mod mtus;
 mod retire;
@@ -47,6 +48,8 @@ pub(crate) struct Tables {
     vip_ids: Ids,
     pool_ids: Ids,
     backend_ids: Ids,
+    /// What the prefix lists in the kernel were made from. `None`: unknown, an earlier process made them.
+    lists: Option<guards::Lists>,
 }
 
 /// A backend's identity.
@@ -118,6 +121,7 @@ impl Tables {
             vip_ids: Ids::new(abi::MAX_VIPS),
             pool_ids: Ids::new(abi::MAX_POOLS),
             backend_ids: Ids::new(abi::MAX_BACKENDS),
+            lists: None,
         };
         tables.adopt()?;
         Ok(tables)
@@ -292,10 +296,10 @@ impl Tables {
     /// Step 4: VIPs that are new, or point or forward otherwise now.
     pub(crate) fn add_vips(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
         self.maps.conf.set(0, &addresses::conf(plan))?;
-        plan.vips.iter().try_for_each(|vip| self.add_vip(vip))
+        plan.vips.iter().try_for_each(|vip| self.add_vip(vip, guards::flags(vip, &plan.guards)))
     }
 
-    fn add_vip(&mut self, plan: &VipPlan) -> Result<(), DatapathError> {
+    fn add_vip(&mut self, plan: &VipPlan, guards: u32) -> Result<(), DatapathError> {
         let Some(entry) = self.pools.get(&plan.pool) else { return Ok(()) };
         let (pool, on_down) = (entry.id, on_down(entry.on_backend_down));
         let key = vip_key(plan);
@@ -308,7 +312,7 @@ impl Tables {
                 value.epoch = next_epoch(value.epoch);
             }
             value.forward = forward;
-            value.flags = flags | on_down;
+            value.flags = flags | on_down | guards;
             value.gue_port = gue_port;
             // Another pool moves new flows only: the old pool's backends drain.
             value.pool = pool;
@@ -328,7 +332,8 @@ impl Tables {
         let map_key = VipKey::new(plan.address, key.1);
         let epoch = next_epoch(self.maps.vips.get(id)?.epoch);
         let (addr, port, proto) = (map_key.addr, map_key.port, map_key.proto);
-        let value = Vip { addr, port, proto, forward, epoch, pool, flags: flags | on_down, gue_port, pad: [0; 2] };
+        let value =
+            Vip { addr, port, proto, forward, epoch, pool, flags: flags | on_down | guards, gue_port, pad: [0; 2] };
         self.maps.retire_vip_stats(id)?;
         self.names.set(Kind::Vip, id, 0, &plan.listener)?;
         self.maps.vips.set(id, &value)?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{File, Host, Names, flag, number, of_kind, pools};
+use super::{File, Host, Names, flag, guards, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
 use crate::config::plan::{DatapathPlan, ForwardPlan, PoolPlan, Proto, TunnelSources, UnusedPorts, VipPlan, XdpMode};
 use crate::config::schema::{Forward, Listener, Pool, Protocol};
@@ -48,6 +48,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         if used.insert(&pool.name.value, pools::kernel(pool)).is_none() {
             carriable(pool, listener, problems);
         }
+        let chosen = guards::chosen(listener, protocol, problems);
         for address in &listener.addresses {
             vip(address, listener, pool, problems);
             vips.push(VipPlan {
@@ -57,6 +58,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
                 pool: pool.name.value.clone(),
                 forward: forward(listener),
                 unused_ports: listener.unused_ports.as_ref().map(|at| at.value).unwrap_or_default(),
+                guards: chosen.clone(),
             });
         }
     }
@@ -77,6 +79,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
             format!("{first}-{last} overlaps this host's own ports {low}-{high} (net.ipv4.ip_local_port_range)");
         problems.error(place, message);
     }
+    let guards = guards::guards(file, &vips, host, problems);
     let xdp = mode?;
     if keys.interfaces.is_empty() {
         return None;
@@ -91,6 +94,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         snat_ports,
         tunnel_sources: tunnel_sources(file, problems),
         detach_on_exit: flag(&keys.detach_on_exit, false),
+        guards,
         vips,
         pools: used.into_values().collect(),
         local_vips,
