@@ -6,7 +6,9 @@
 
 pub mod frame;
 pub mod gateway;
+pub mod icmp;
 pub mod judge;
+pub mod outer;
 pub mod random;
 pub mod runner;
 pub mod service;
