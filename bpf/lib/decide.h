@@ -25,11 +25,30 @@ static __always_inline int decide_miss(struct pkt *p, __u8 dir, __u32 vip, __u32
 	return EG_DROP_STALE_REPLY;
 }
 
+/* Does the key have a new flow, half-open, while an older one's entry still
+ * lies in eg_flows? Asked only where such a thing can be: of a reply whose
+ * entry does not count (its port was given away), of a SYN-ACK, and of what a
+ * client sends on a closing flow. */
+static __always_inline int decide_anew(const struct pkt *p, __u8 dir)
+{
+	struct eg_flow *f = bpf_map_lookup_elem(&eg_opening, &p->key);
+
+	return f && (dir == EG_FLOW_REVERSE || p->seq - f->next <= SEQ_WINDOW);
+}
+
+/* An entry of eg_flows that does not count. */
+static __always_inline int decide_dead(struct pkt *p, __u8 dir, __u32 vip, __u32 miss)
+{
+	int verdict = decide_miss(p, dir, vip, miss);
+
+	return verdict != MISS && decide_anew(p, dir) ? TAIL(TAIL_OPEN) : verdict;
+}
+
 /* A flow whose backend is gone, or down and not to be waited for. */
 static __always_inline int decide_gone(struct pkt *p, __u8 dir, __u32 vip,
 				       const struct eg_vip *v, __u32 miss)
 {
-	int verdict = decide_miss(p, dir, vip, miss);
+	int verdict = decide_dead(p, dir, vip, miss);
 
 	if (verdict != MISS || !(v->flags & EG_VIP_RESET) ||
 	    p->key.proto != IPPROTO_TCP || p->tcp_flags & (TCP_SYN | TCP_RST))
@@ -107,7 +126,7 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 
 	v = bpf_map_lookup_elem(&eg_vips, &vip);
 	if (!v || v->epoch != f->epoch)
-		return decide_miss(p, dir, 0, EG_MISS_EPOCH);
+		return decide_dead(p, dir, 0, EG_MISS_EPOCH);
 	b = bpf_map_lookup_elem(&eg_backends, &backend);
 	if (!b || b->generation != f->generation || b->state == EG_BACKEND_NONE)
 		return decide_gone(p, dir, vip, v, EG_MISS_GENERATION);
@@ -116,10 +135,14 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 	if (now - f->seen >= eg_jiffies_hz) {
 		verdict = flow_refresh(p, f, v, now);
 		if (verdict != FORWARD)
-			return decide_miss(p, dir, vip, -1 - verdict);
+			return decide_dead(p, dir, vip, -1 - verdict);
 	}
 	if (dir == EG_FLOW_FORWARD && f->state == EG_FLOW_CLOSING && tcp_opens(p))
-		return decide_miss(p, dir, vip, EG_MISS_REOPENED);
+		return decide_dead(p, dir, vip, EG_MISS_REOPENED);
+	if (dir == EG_FLOW_FORWARD ? f->state == EG_FLOW_CLOSING
+				   : p->tcp_flags & TCP_SYN)
+		if (decide_anew(p, dir))
+			return TAIL(TAIL_OPEN);
 
 	p->vip = vip;
 	p->backend = backend;

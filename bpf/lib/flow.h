@@ -250,19 +250,23 @@ static __always_inline void flow_follow(const struct pkt *p, struct eg_flow *f,
 					const struct eg_vip *v)
 {
 	__u8 before = f->state, state;
-	int closed, opened;
+	int closed, opened, reset;
 
 	if (p->key.proto != IPPROTO_TCP || eg_dry_run)
 		return;
+	/* Also where a FIN went before: the other half may not know yet. */
+	reset = p->tcp_flags & TCP_RST && v->forward == EG_FORWARD_NAT &&
+		seq_near(p->seq, f->next);
 	state = flow_next_state(p, f);
 	if ((__s32)(p->end - f->next) > 0 && seq_near(p->seq, f->next))
 		f->next = p->end;
-	if (state == before)
+	if (state == before && !reset)
 		return;
 	f->state = state;
-	closed = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_CLOSING;
-	opened = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_OPEN;
-	if (p->tcp_flags & TCP_RST && v->forward == EG_FORWARD_NAT)
+	closed = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_CLOSING &&
+		 before != state;
+	opened = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_OPEN && before != state;
+	if (reset)
 		closed |= flow_reset_other(p, f);
 	if (closed)
 		count_load(f->backend, -1, -1);

@@ -134,7 +134,7 @@ static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, struct claim 
 		open_outer(&c->flow, b, c->hash);
 	}
 	c->flow.dir = EG_FLOW_FORWARD;
-	c->flow.next = p->end;
+	c->flow.next = opening_next(p);
 	return open_insert(p, c, flags);
 }
 
