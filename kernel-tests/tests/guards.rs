@@ -9,7 +9,7 @@ use eg_abi::{
     Addr, Bucket, Drop as Reason, GUARD_TICK_SHIFT, Guards, PROTO_TCP, PROTO_UDP, Prefix, PrefixVerdict, Source,
     VIP_GUARD_AMPLIFY, VIP_GUARD_FLOWS, VIP_GUARD_PACKETS, VIP_GUARD_PREFIX, VIP_GUARD_UDP,
 };
-use eg_kernel_tests::packet::frame::{ACK, FIN, GATEWAY_MAC, RST, SYN};
+use eg_kernel_tests::packet::frame::{ACK, BACKEND_ISN, CLIENT_ISN, FIN, GATEWAY_MAC, RST, SYN};
 use eg_kernel_tests::packet::gateway::backend_mac;
 use eg_kernel_tests::packet::{Frame, Gateway, L4, Verdict, judge};
 use eg_kernel_tests::require;
@@ -89,6 +89,21 @@ fn passes(gateway: &Gateway, frame: &Frame, name: &str) -> judge::Seen {
     judge::read(&outcome.bytes).expect("a TCP or UDP frame")
 }
 
+/// The handshake of a flow as far as the client's ACK, which the caller sends; as the SYN left.
+fn answered(gateway: &Gateway, syn: &Frame, name: &str) -> judge::Seen {
+    let seen = passes(gateway, syn, name);
+    let mut reply = answer(&seen, L4::Tcp(SYN | ACK), 0);
+    (reply.seq, reply.ack) = (BACKEND_ISN, CLIENT_ISN.wrapping_add(1));
+    passes(gateway, &reply, name);
+    seen
+}
+
+/// Entries of both tables.
+fn entries(gateway: &Gateway) -> usize {
+    let tables = [&gateway.maps().flows, &gateway.maps().opening];
+    tables.map(|table| table.entries().expect("the flows").len()).iter().sum()
+}
+
 fn refused(gateway: &Gateway, frame: &Frame, reason: Reason, name: &str) {
     let before = gateway.drops(reason);
     let bytes = frame.build();
@@ -152,8 +167,9 @@ fn a_denied_prefix_is_refused_in_mid_flow_and_its_neighbour_is_served() {
     }
     for family in BOTH {
         let gateway = serve(family, VIP_GUARD_PREFIX);
-        let opened = passes(&gateway, &from(family.client, family.vip, L4::Tcp(SYN)), "no list yet");
-        passes(&gateway, &from(family.other, family.vip, L4::Tcp(SYN)), "no list yet");
+        let opened = answered(&gateway, &from(family.client, family.vip, L4::Tcp(SYN)), "no list yet");
+        passes(&gateway, &from(family.client, family.vip, L4::Tcp(ACK)), "no list yet");
+        answered(&gateway, &from(family.other, family.vip, L4::Tcp(SYN)), "no list yet");
         set_prefixes(&gateway, &[("198.51.100.0/24", PrefixVerdict::Deny), ("2001:db8:c::/64", PrefixVerdict::Deny)]);
 
         refused(&gateway, &from(family.client, family.vip, L4::Tcp(ACK)), Reason::Denied, "an established flow");
@@ -193,7 +209,7 @@ fn with_an_allow_list_nobody_else_is_served_in_either_family() {
             refused(&gateway, &from(denied, family.vip, l4), Reason::Denied, "a denied part of an allowed net");
             untouched(&gateway, &from(family.other, family.foreign, l4), "not a VIP's");
         }
-        assert_eq!(gateway.maps().flows.entries().unwrap().len(), 4, "who is refused opens no flow");
+        assert_eq!(entries(&gateway), 4, "who is refused opens no flow");
     }
 }
 
@@ -220,7 +236,7 @@ fn a_source_beyond_its_packets_is_cut_and_another_is_not() {
     for family in BOTH {
         let gateway = serve(family, VIP_GUARD_PACKETS);
         limits(&gateway, |guards| guards.packets = hourly(&gateway, 5));
-        let opened = passes(&gateway, &from(family.client, family.vip, L4::Tcp(SYN)), "1 of 5");
+        let opened = answered(&gateway, &from(family.client, family.vip, L4::Tcp(SYN)), "1 of 5");
         for number in 2..=5 {
             passes(&gateway, &from(family.client, family.vip, L4::Tcp(ACK)), &format!("{number} of 5"));
         }
@@ -234,7 +250,7 @@ fn a_source_beyond_its_packets_is_cut_and_another_is_not() {
         passes(&gateway, &from(family.client, family.plain, L4::Tcp(SYN)), "a VIP without the guard");
         untouched(&gateway, &from(family.client, family.foreign, L4::Udp), "not a VIP's");
 
-        passes(&gateway, &from(family.other, family.vip, L4::Tcp(SYN)), "an honest client");
+        answered(&gateway, &from(family.other, family.vip, L4::Tcp(SYN)), "an honest client");
         for _ in 2..=5 {
             passes(&gateway, &from(family.other, family.vip, L4::Tcp(ACK)), "an honest client");
         }
@@ -299,13 +315,13 @@ fn a_source_beyond_its_new_flows_keeps_those_it_has() {
         let gateway = serve(family, VIP_GUARD_FLOWS);
         limits(&gateway, |guards| guards.flows = hourly(&gateway, 3));
         let open = |port: u16, l4| Frame::between(with_port(family.client, port), at(family.vip), l4);
-        passes(&gateway, &open(1, L4::Tcp(SYN)), "1 of 3");
+        answered(&gateway, &open(1, L4::Tcp(SYN)), "1 of 3");
         passes(&gateway, &open(2, L4::Tcp(SYN)), "2 of 3");
         passes(&gateway, &open(3, L4::Udp), "3 of 3");
         for (port, l4) in [(4, L4::Tcp(SYN)), (5, L4::Udp)] {
             refused(&gateway, &open(port, l4), Reason::FlowRate, "the fourth");
         }
-        assert_eq!(gateway.maps().flows.entries().unwrap().len(), 6, "two entries for each of three flows");
+        assert_eq!(entries(&gateway), 6, "two entries for each of three flows");
         for _ in 0..50 {
             passes(&gateway, &open(1, L4::Tcp(ACK)), "an established flow");
             passes(&gateway, &open(3, L4::Udp), "an established flow");
@@ -328,8 +344,9 @@ fn a_source_beyond_its_udp_is_cut_at_udp_alone() {
             passes(&gateway, &from(family.client, family.vip, L4::Udp), &format!("{number} of 4"));
         }
         refused(&gateway, &from(family.client, family.vip, L4::Udp), Reason::UdpRate, "the fifth");
-        for flags in [SYN, ACK, ACK, ACK, ACK, ACK] {
-            passes(&gateway, &from(family.client, family.vip, L4::Tcp(flags)), "TCP");
+        answered(&gateway, &from(family.client, family.vip, L4::Tcp(SYN)), "TCP");
+        for _ in 0..5 {
+            passes(&gateway, &from(family.client, family.vip, L4::Tcp(ACK)), "TCP");
         }
         for number in 1..=4 {
             passes(&gateway, &from(family.other, family.vip, L4::Udp), &format!("an honest client's {number}"));
@@ -564,10 +581,14 @@ fn every_combination_of_tcp_flags_is_judged_with_and_without_a_flow() {
     assert!(!honest(0) && !honest(FIN | PSH | URG) && !honest(SYN | FIN) && !honest(FIN));
     for family in BOTH {
         let gateway = serve(family, 0);
-        passes(&gateway, &from(family.client, family.vip, L4::Tcp(SYN)), "opens a flow");
         for flags in 0..=255u8 {
             let name = format!("flags {flags:#010b}");
-            let known = from(family.client, family.vip, L4::Tcp(flags));
+            // A flow of its own each: what one does to it is not the next one's matter.
+            let client = with_port(family.client, 2000 + u16::from(flags));
+            let frame = |flags| Frame::between(client, at(family.vip), L4::Tcp(flags));
+            answered(&gateway, &frame(SYN), &name);
+            passes(&gateway, &frame(ACK), &name);
+            let known = frame(flags);
             let stranger = from(family.other, family.vip, L4::Tcp(flags));
             untouched(&gateway, &to(&known, family.foreign), &name);
             if !honest(flags) {
