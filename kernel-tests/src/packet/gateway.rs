@@ -63,6 +63,8 @@ pub struct Tunables {
     /// Entries of the flow tables, established and half-open.
     pub flows: u32,
     pub opening: u32,
+    /// Choices that are random are made by the flow's hash.
+    pub hash_chooses: bool,
 }
 
 impl Default for Tunables {
@@ -74,6 +76,7 @@ impl Default for Tunables {
             icmp_rate: 1000,
             flows: 16384,
             opening: 16384,
+            hash_chooses: false,
         }
     }
 }
@@ -275,6 +278,7 @@ impl Loaded {
         rodata.eg_timeout_closing_s = tunables.timeout_closing_s;
         rodata.eg_icmp_rate = tunables.icmp_rate;
         rodata.eg_jiffies_hz = hz;
+        rodata.eg_test = u8::from(tunables.hash_chooses);
         open.maps.eg_flows.set_max_entries(tunables.flows).expect("the size of the flow table");
         open.maps.eg_opening.set_max_entries(tunables.opening).expect("the size of the half-open table");
         let skel = open.load().expect("load xdp/ingress");
