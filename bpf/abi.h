@@ -422,10 +422,9 @@ _Static_assert(sizeof(struct eg_worker) == 64, "eg_worker");
 
 /* --- meta -------------------------------------------------------------- */
 
-/* Flags of struct eg_conf. */
-#define EG_CONF_RETURN_PATH                                                            \
-	1 /* a VIP has nat without snat: replies carry                                 \
-	   * no address of ours, so any packet may be one */
+/* Flag of struct eg_conf: a VIP has nat without snat, whose replies carry no
+ * address of ours, so that any packet may be one. */
+#define EG_CONF_RETURN_PATH 1
 
 /* The only element of eg_conf: what holds for all packets and may change
  * while the programs run. Read on a miss, never on a hit. */

@@ -497,7 +497,7 @@ drain_timeout="60"
 backends=[{address="10.0.0.9:1"}]
 "#,
         r#"
-f.toml:11:11: pools.p2.algorithm: "least" is not one of "round-robin", "maglev"
+f.toml:11:11: pools.p2.algorithm: "least" is not one of "round-robin", "weighted-round-robin", "random", "weighted-random", "p2c", "maglev", "ring-hash", "ewma", "least-connections", "least-requests", "session-affinity"
 f.toml:12:15: pools.p2.drain_timeout: "60" is not a duration: expected a whole number and ms, s, m or h, such as "60s"
 "#,
     ),
@@ -616,7 +616,6 @@ backends=[{address="10.0.0.1:80"},{builtin="welcome"},{address="127.0.0.1:80"},{
 "#,
         r#"
 f.toml:5:9: listeners[0].address: forward = "nat" keeps the address family: VIP 192.0.2.1:80 and pools.p.backends[3].address [2001:db8::1]:80 differ
-f.toml:9:11: pools.p.algorithm: "round-robin" is for routes; listeners[0] uses this pool at L4, where it must be "maglev"
 f.toml:10:44: pools.p.backends[1].builtin: "welcome" is for routes; listeners[0] uses this pool at L4, out of the process's reach
 f.toml:10:64: pools.p.backends[2].address: 127.0.0.1:80 is on loopback, where the kernel datapath of listeners[0] cannot send
 "#,
@@ -638,7 +637,7 @@ address="10.0.0.1:80"
 f.toml:5:10: listeners[0].address[0]: 0.0.0.0 cannot be a VIP: expected an address that packets are sent to
 f.toml:5:23: listeners[0].address[1]: 127.0.0.1 cannot be a VIP: expected an address that packets are sent to
 f.toml:5:38: listeners[0].address[2]: port 0 cannot be a VIP: expected 1 to 65535
-f.toml:8:9: listeners[0].forward: "dsr" is not one of "nat"
+f.toml:8:9: listeners[0].forward: "dsr" is not one of "nat", "ipip", "gue", "l2"
 f.toml:9:7: listeners[0].http3: is for https listeners, this one is tcp
 "#,
     ),
@@ -700,7 +699,7 @@ f.toml:2:20: datapath.interfaces[1]: "eth0" is datapath.interfaces[0] already
 f.toml:2:27: datapath.interfaces[2]: "much-too-long-a-name" is not an interface name: expected 1 to 15 characters without "/", ":" or spaces
 f.toml:2:50: datapath.interfaces[3]: "a/b" is not an interface name: expected 1 to 15 characters without "/", ":" or spaces
 f.toml:3:10: datapath.pin_root: "bpf" is not an absolute path
-f.toml:4:7: datapath.flows: expected a whole number from 1024 to 268435456
+f.toml:4:7: datapath.flows: expected a whole number from 1024 to 16777216
 f.toml:5:11: datapath.hash_seed: expected 32 hexadecimal digits, such as those of `openssl rand -hex 16`
 f.toml:6:12: datapath.snat_ports: "9-5" ends before it starts
 f.toml:7:16: datapath.detach_on_exit: expected true or false, found a whole number
@@ -794,6 +793,81 @@ address="10.0.0.1:80"
 "#,
         r#"
 f.toml:2:12: datapath.snat_ports: "20000-20100" has fewer than 1024 ports: they would run out
+"#,
+    ),
+    (
+        r#"[datapath]
+interfaces=["eth0"]
+flows=16777217
+timeout_udp="1500ms"
+timeout_closing="0s"
+tunnel_sources=["10.0.0.0/8","10.1.0.0/16","10.0.0.1/8","fd00::/200","here"]
+[[listeners]]
+name="a"
+address="192.0.2.1:80"
+protocol="tcp"
+pool="p"
+forward="ipip"
+snat=false
+gue_port=6081
+unused_ports="reset"
+[[listeners]]
+name="b"
+address=["192.0.2.1:81","[2001:db8::1]:80"]
+protocol="tcp"
+pool="p"
+forward="l2"
+unused_ports="pass"
+[[listeners]]
+name="c"
+address="192.0.2.2:80"
+protocol="udp"
+pool="p"
+forward="gre"
+gue_port=0
+[pools.p]
+algorithm="p2c"
+affinity_timeout="10m"
+affinity_prefix_v4=33
+on_backend_down="wait"
+backends=[{address="10.0.0.1:80"}]
+"#,
+        r#"
+f.toml:3:7: datapath.flows: expected a whole number from 1024 to 16777216
+f.toml:4:13: datapath.timeout_udp: expected whole seconds, at least "1s"
+f.toml:5:17: datapath.timeout_closing: expected whole seconds, at least "1s"
+f.toml:6:30: datapath.tunnel_sources[1]: at most one prefix of each family
+f.toml:6:44: datapath.tunnel_sources[2]: "10.0.0.1/8" has bits set behind the first 8
+f.toml:6:57: datapath.tunnel_sources[3]: "fd00::/200" is no prefix: expected at most 128 bits
+f.toml:6:70: datapath.tunnel_sources[4]: "here" is no prefix: expected "address/bits"
+f.toml:13:6: listeners[0].snat: is for forward = "nat", this one is "ipip"
+f.toml:14:10: listeners[0].gue_port: is for forward = "gue", this one is "ipip"
+f.toml:18:10: listeners[1].address[0]: forward = "l2" keeps the port: VIP 192.0.2.1:81 and pools.p.backends[0].address 10.0.0.1:80 differ
+f.toml:18:25: listeners[1].address[1]: forward = "l2" keeps the address family: VIP [2001:db8::1]:80 and pools.p.backends[0].address 10.0.0.1:80 differ
+f.toml:22:14: listeners[1].unused_ports: listeners[0] says "reset" for the rest of 192.0.2.1
+f.toml:28:9: listeners[2].forward: "gre" is not one of "nat", "ipip", "gue", "l2" (did you mean "gue"?)
+f.toml:29:10: listeners[2].gue_port: expected a whole number from 1 to 65535
+f.toml:32:18: pools.p.affinity_timeout: is for algorithm = "session-affinity"
+f.toml:33:20: pools.p.affinity_prefix_v4: expected a whole number from 0 to 32
+f.toml:34:17: pools.p.on_backend_down: "wait" is not one of "keep", "repick", "reset"
+"#,
+    ),
+    (
+        r#"[[listeners]]
+name="a"
+address="127.0.0.1:80"
+protocol="http"
+unused_ports="drop"
+[[routes]]
+listener="a"
+pool="p"
+[pools.p]
+algorithm="ewma"
+backends=[{address="10.0.0.1:80"}]
+"#,
+        r#"
+f.toml:5:14: listeners[0].unused_ports: is for tcp and udp listeners; http goes by [[routes]]
+f.toml:10:11: pools.p.algorithm: "ewma" is for tcp and udp listeners; a route uses this pool, which takes "round-robin" or "maglev"
 "#,
     ),
 ];

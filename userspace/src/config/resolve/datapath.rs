@@ -30,6 +30,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
     let keys = &file.datapath;
     let mode = keys.xdp.as_ref().map_or(Some(XdpMode::Auto), |mode| mode.value);
     let mut vips = Vec::new();
+    let unused = unused_ports(file, problems);
     let mut used: BTreeMap<&str, PoolPlan> = BTreeMap::new();
     for (listener, protocol) in of_kind(file, Protocol::is_l4) {
         misplaced(listener, protocol, problems);
@@ -60,12 +61,11 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
                 proto: if protocol == Protocol::Tcp { Proto::Tcp } else { Proto::Udp },
                 pool: pool.name.value.clone(),
                 forward: forward(listener),
-                unused_ports: listener.unused_ports.as_ref().map(|at| at.value).unwrap_or_default(),
+                unused_ports: unused.get(&address.value.ip()).copied().unwrap_or_default(),
                 guards: chosen.clone(),
             });
         }
     }
-    unused_ports(file, problems);
     capacity(&vips, used.len(), file, problems);
     interfaces(file, problems);
     let snat_ports = keys.snat_ports.as_ref().map_or(10_240..=32_767, |ports| ports.value.clone());
@@ -223,8 +223,8 @@ fn vip(address: &At<std::net::SocketAddr>, listener: &Listener, pool: &Pool, pro
     }
 }
 
-/// What is left of an address belongs to all of its listeners: they must agree.
-fn unused_ports(file: &File, problems: &Problems) {
+/// What is left of an address belongs to all of its listeners: those that say what becomes of it must agree.
+fn unused_ports(file: &File, problems: &Problems) -> HashMap<IpAddr, UnusedPorts> {
     let mut said: HashMap<IpAddr, (&Listener, UnusedPorts)> = HashMap::new();
     for (listener, _) in of_kind(file, Protocol::is_l4) {
         let Some(policy) = &listener.unused_ports else { continue };
@@ -237,6 +237,7 @@ fn unused_ports(file: &File, problems: &Problems) {
             }
         }
     }
+    said.into_iter().map(|(ip, (_, policy))| (ip, policy)).collect()
 }
 
 fn capacity(vips: &[VipPlan], pools: usize, file: &File, problems: &Problems) {
