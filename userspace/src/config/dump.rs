@@ -196,8 +196,7 @@ fn datapath(plan: &DatapathPlan) -> Datapath<'_> {
 }
 
 fn tunnel_sources(sources: TunnelSources) -> Vec<String> {
-    let v4 = sources.v4.map(|(address, bits)| format!("{address}/{bits}"));
-    v4.into_iter().chain(sources.v6.map(|(address, bits)| format!("{address}/{bits}"))).collect()
+    sources.v4.into_iter().chain(sources.v6).map(|prefix| prefix.to_string()).collect()
 }
 
 fn terminated(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {

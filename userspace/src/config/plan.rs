@@ -8,11 +8,13 @@
 mod guards;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use super::net::Net;
 
 pub use eg_balance::Algorithm;
 pub use guards::{Guard, GuardSet, GuardsPlan, Limit, PrefixList};
@@ -224,8 +226,8 @@ impl Default for Timeouts {
 /// Prefixes whose host bits vary with the flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TunnelSources {
-    pub v4: Option<(Ipv4Addr, u8)>,
-    pub v6: Option<(Ipv6Addr, u8)>,
+    pub v4: Option<Net>,
+    pub v6: Option<Net>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

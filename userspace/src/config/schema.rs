@@ -6,7 +6,7 @@
 
 mod guards;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::error::{At, Place, Problems};
+use super::net::{self, Net};
 use super::plan::{Algorithm, Guard, LogFormat, OnBackendDown, UnusedPorts, XdpMode};
 use super::read::Section;
 use super::value;
@@ -59,7 +60,7 @@ pub(crate) struct Datapath {
     pub(crate) timeout_established: Option<At<Duration>>,
     pub(crate) timeout_closing: Option<At<Duration>>,
     pub(crate) timeout_udp: Option<At<Duration>>,
-    pub(crate) tunnel_sources: Vec<At<(IpAddr, u8)>>,
+    pub(crate) tunnel_sources: Vec<At<Net>>,
     pub(crate) detach_on_exit: Option<At<bool>>,
     pub(crate) guards: Guards,
 }
@@ -221,7 +222,7 @@ fn datapath(mut table: Section<'_>) -> Datapath {
         timeout_established: table.parsed("timeout_established", value::duration),
         timeout_closing: table.parsed("timeout_closing", value::duration),
         timeout_udp: table.parsed("timeout_udp", value::duration),
-        tunnel_sources: table.list("tunnel_sources", false, value::prefix).map(|list| list.value).unwrap_or_default(),
+        tunnel_sources: table.list("tunnel_sources", false, net::net).map(|list| list.value).unwrap_or_default(),
         detach_on_exit: table.flag("detach_on_exit"),
         guards: guards::guards(table.section("guards")),
     };

@@ -837,9 +837,9 @@ f.toml:3:7: datapath.flows: expected a whole number from 1024 to 16777216
 f.toml:4:13: datapath.timeout_udp: expected whole seconds, at least "1s"
 f.toml:5:17: datapath.timeout_closing: expected whole seconds, at least "1s"
 f.toml:6:30: datapath.tunnel_sources[1]: at most one prefix of each family
-f.toml:6:44: datapath.tunnel_sources[2]: "10.0.0.1/8" has bits set behind the first 8
-f.toml:6:57: datapath.tunnel_sources[3]: "fd00::/200" is no prefix: expected at most 128 bits
-f.toml:6:70: datapath.tunnel_sources[4]: "here" is no prefix: expected "address/bits"
+f.toml:6:44: datapath.tunnel_sources[2]: "10.0.0.1/8" has bits behind its length: expected "10.0.0.0/8", or "10.0.0.1" alone
+f.toml:6:57: datapath.tunnel_sources[3]: "fd00::/200" has the length "200": expected 0 to 128
+f.toml:6:70: datapath.tunnel_sources[4]: "here" is not a prefix: expected "192.0.2.0/24", "2001:db8::/32" or an address
 f.toml:13:6: listeners[0].snat: is for forward = "nat", this one is "ipip"
 f.toml:14:10: listeners[0].gue_port: is for forward = "gue", this one is "ipip"
 f.toml:18:10: listeners[1].address[0]: forward = "l2" keeps the port: VIP 192.0.2.1:81 and pools.p.backends[0].address 10.0.0.1:80 differ

@@ -137,16 +137,12 @@ fn timeouts(file: &File, problems: &Problems) -> Timeouts {
     }
 }
 
-/// One prefix a family, with host bits that can vary, at most 32 of them.
+/// One prefix a family.
 fn tunnel_sources(file: &File, problems: &Problems) -> TunnelSources {
     let mut sources = TunnelSources::default();
     for prefix in &file.datapath.tunnel_sources {
-        let (address, bits) = prefix.value;
-        let twice = match address {
-            IpAddr::V4(address) => sources.v4.replace((address, bits)).is_some(),
-            IpAddr::V6(address) => sources.v6.replace((address, bits.max(96))).is_some(),
-        };
-        if twice {
+        let family = if prefix.value.address().is_ipv4() { &mut sources.v4 } else { &mut sources.v6 };
+        if family.replace(prefix.value).is_some() {
             problems.error(&prefix.place, "at most one prefix of each family");
         }
     }

@@ -56,13 +56,14 @@ pub(super) fn conf(plan: &DatapathPlan) -> Conf {
     if plan.vips.iter().any(|vip| vip.forward == ForwardPlan::Nat { snat: false }) {
         conf.flags |= abi::CONF_RETURN_PATH;
     }
-    if let Some((address, bits)) = plan.tunnel_sources.v4 {
-        conf.outer4 = Addr::from(std::net::IpAddr::V4(address));
-        conf.outer4_bits = 32 - u32::from(bits);
+    // Beyond 32 host bits the upper ones stay as the prefix has them: 32 vary enough.
+    if let Some(prefix) = plan.tunnel_sources.v4 {
+        conf.outer4 = Addr::from(prefix.address());
+        conf.outer4_bits = 32 - u32::from(prefix.length());
     }
-    if let Some((address, bits)) = plan.tunnel_sources.v6 {
-        conf.outer6 = Addr::from(std::net::IpAddr::V6(address));
-        conf.outer6_bits = 128 - u32::from(bits);
+    if let Some(prefix) = plan.tunnel_sources.v6 {
+        conf.outer6 = Addr::from(prefix.address());
+        conf.outer6_bits = (128 - u32::from(prefix.length())).min(32);
     }
     conf
 }
