@@ -124,8 +124,8 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 	}
 	if (dir == EG_FLOW_FORWARD && f->state == EG_FLOW_CLOSING && tcp_opens(p))
 		return decide_dead(p, dir, vip, EG_MISS_REOPENED);
-	if (dir == EG_FLOW_FORWARD ? f->state == EG_FLOW_CLOSING :
-				     p->tcp_flags & TCP_SYN)
+	if (dir == EG_FLOW_FORWARD ? f->state == EG_FLOW_CLOSING
+				   : p->tcp_flags & TCP_SYN)
 		if (decide_anew(p, dir))
 			return TAIL(TAIL_OPEN);
 

@@ -258,7 +258,8 @@ static __always_inline void flow_follow(const struct pkt *p, struct eg_flow *f,
 	if (state == before && !reset)
 		return;
 	f->state = state;
-	closed = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_CLOSING && before != state;
+	closed = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_CLOSING &&
+		 before != state;
 	opened = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_OPEN && before != state;
 	if (reset)
 		closed |= flow_reset_other(p, f);

@@ -14,8 +14,8 @@
  * has that does not fit the least MTU that the process believes in, 552 and
  * 1280, behind GUE's header. Multiples of 4, summed in pieces of at most 512,
  * which is what bpf_csum_diff takes on kernels before 6.13. */
-#define QUOTE4	   520
-#define QUOTE6	   1228
+#define QUOTE4	    520
+#define QUOTE6	    1228
 #define QUOTE_PIECE 512
 
 /* RFC 8200 section 5. */
