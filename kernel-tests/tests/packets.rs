@@ -764,3 +764,15 @@ fn drops_are_told_at_a_bounded_rate() {
         assert_eq!(event.key, FlowKey::new(at(V4.client), at(V4.vip), PROTO_TCP));
     }
 }
+
+#[test]
+fn the_verifier_has_room_left_for_every_program() {
+    if !require("xdp") {
+        return;
+    }
+    // It gives up at a million. Other versions walk other paths: a factor of two is what they were seen to differ by.
+    for (name, walked) in Gateway::new().verified() {
+        println!("{name}: the verifier walked {walked} instructions");
+        assert!(walked < 500_000, "{name}: {walked}");
+    }
+}
