@@ -128,7 +128,7 @@ static __always_inline __u32 too_big_mtu(struct pkt *p)
 	p->vip = vip;
 	p->backend = backend;
 	room = encap_room(v->forward, !addr_is_mapped(&b->addr));
-	if (!b->mtu || p->len + room <= b->mtu)
+	if (!b->mtu || pkt_size(p) + room <= b->mtu)
 		return 0;
 	if (p->v6)
 		return b->mtu - room > IP6_MTU_MIN ? b->mtu - room : IP6_MTU_MIN;
