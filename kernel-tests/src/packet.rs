@@ -6,6 +6,7 @@
 
 pub mod frame;
 pub mod gateway;
+pub mod hook;
 pub mod judge;
 pub mod random;
 pub mod runner;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-only
-//! `eg_xdp_ingress`, loaded with maps of its own, filled as the process would fill them.
+//! `eg_xdp_ingress` or `eg_tc_ingress`, loaded with maps of its own, filled as the process would fill them.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use eg_abi::{
@@ -13,17 +12,17 @@ use eg_abi::{
 };
 use eg_balance::maglev;
 use eg_skel::sock_lookup::LookupSkelBuilder;
-use eg_skel::xdp_ingress::{IngressSkel, IngressSkelBuilder};
 use eg_skel::{Maps, features};
+use libbpf_rs::RingBufferBuilder;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{OpenObject, RingBufferBuilder};
 use pnet::util::MacAddr;
 
+use super::hook::Writer;
 use super::runner::{Outcome, Runner};
 
 /// The loaded objects and the maps they share.
 struct Loaded {
-    skel: IngressSkel<'static>,
+    skel: Writer,
     maps: Maps,
     hz: u32,
 }
@@ -123,8 +122,9 @@ impl Gateway {
 
     /// What lets frames come in, to give to another thread.
     pub fn runner(&self) -> Runner {
-        let program = self.loaded().skel.progs.eg_xdp_ingress.as_fd();
-        Runner::new(program.try_clone_to_owned().expect("another descriptor"), Arc::clone(&self.given))
+        let program = self.loaded().skel.entry();
+        let ways = (1..IDS).filter_map(|id| self.maps().backends.get(id).ok()).map(|b| (b.dmac.to_vec(), b.ifindex));
+        Runner::new(program.try_clone_to_owned().expect("another descriptor"), ways.collect(), Arc::clone(&self.given))
     }
 
     /// Packets refused for this reason so far.
@@ -253,20 +253,9 @@ impl Drop for Gateway {
 
 impl Loaded {
     fn new(tunables: &Tunables) -> Loaded {
-        // Leaked: a skeleton borrows its object, and the process ends with its tests.
-        let object: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
         let hz = features::jiffies_hz().expect("the tick");
-        let mut open = IngressSkelBuilder::default().open(object).expect("open xdp/ingress");
-        let rodata = open.maps.rodata_data.as_deref_mut().expect("rodata");
-        (rodata.eg_snat_port_min, rodata.eg_snat_port_max) = tunables.ports;
-        rodata.eg_timeout_open_s = tunables.timeout_open_s;
-        rodata.eg_timeout_closing_s = tunables.timeout_closing_s;
-        rodata.eg_icmp_rate = tunables.icmp_rate;
-        rodata.eg_jiffies_hz = hz;
-        open.maps.eg_flows.set_max_entries(tunables.flows).expect("the size of the flow table");
-        open.maps.eg_opening.set_max_entries(tunables.opening).expect("the size of the half-open table");
-        let skel = open.load().expect("load xdp/ingress");
-
+        let skel = Writer::load(tunables, hz);
+        // Leaked: a skeleton borrows its object, and the process ends with its tests.
         let object = Box::leak(Box::new(MaybeUninit::uninit()));
         let sock =
             LookupSkelBuilder::default().open(object).expect("open sock/lookup").load().expect("load sock/lookup");

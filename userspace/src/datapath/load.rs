@@ -8,31 +8,65 @@
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use eg_skel::abi;
 use eg_skel::share::{self, ShareError};
 use eg_skel::sock_lookup::LookupSkelBuilder;
-use eg_skel::xdp_ingress::IngressSkelBuilder;
-use eg_skel::{Maps, features};
+use eg_skel::{Maps, features, tc_ingress, xdp_ingress};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{PrintLevel, set_print};
+use libbpf_rs::{MapMut, PrintLevel, set_print};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
+use super::attach::ladder::Programs;
 use super::error::DatapathError;
-use crate::config::plan::DatapathPlan;
+use crate::config::plan::{DatapathPlan, XdpMode};
 
 /// Programs in the kernel, not yet attached. Dropping it unloads what nobody attached.
 pub(crate) struct Loaded {
-    pub(crate) xdp: OwnedFd,
-    /// The pin of the table of programs that `xdp` calls; what earlier loads left is removed by `sweep_tails`.
-    pub(crate) tails: PathBuf,
+    plan: DatapathPlan,
+    /// Each loaded when the first interface needs it.
+    xdp: Option<Ingress>,
+    tc: Option<Ingress>,
+    frags: bool,
     pub(crate) sk_lookup: OwnedFd,
     pub(crate) maps: Arc<Maps>,
     /// Where maps and links are pinned.
     pub(crate) folder: PathBuf,
+}
+
+/// A program for interfaces, and the pin of the table of programs that it calls.
+struct Ingress {
+    program: OwnedFd,
+    tails: PathBuf,
+}
+
+impl Loaded {
+    /// Removes the tables of programs that no attached program calls any more.
+    pub(crate) fn sweep_tails(&self) -> Result<(), DatapathError> {
+        let keep: Vec<&Path> = [&self.xdp, &self.tc].into_iter().flatten().map(|ingress| &*ingress.tails).collect();
+        sweep_tails(&self.folder, &keep)
+    }
+}
+
+impl Programs for Loaded {
+    fn xdp(&mut self) -> Result<(BorrowedFd<'_>, bool), DatapathError> {
+        let ingress = match self.xdp.take() {
+            Some(ingress) => ingress,
+            None => load_xdp(&self.plan, &self.folder, self.frags)?,
+        };
+        Ok((self.xdp.insert(ingress).program.as_fd(), self.frags))
+    }
+
+    fn tc(&mut self) -> Result<BorrowedFd<'_>, DatapathError> {
+        let ingress = match self.tc.take() {
+            Some(ingress) => ingress,
+            None => load_tc(&self.plan, &self.folder)?,
+        };
+        Ok(self.tc.insert(ingress).program.as_fd())
+    }
 }
 
 /// A pinned table of programs, followed by the number of the program that calls them. The kernel empties such a table when
@@ -46,54 +80,78 @@ const LOG_LINES: usize = 20;
 /// load runs at a time, on the control thread.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Loads both objects.
+/// Loads what the plan will need for certain; the first of the ladder's objects makes the maps.
 pub(crate) fn load(plan: &DatapathPlan) -> Result<Loaded, DatapathError> {
     let folder = pin_folder(&plan.pin_root)?;
     set_print(Some((PrintLevel::Info, |_, line| {
         let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
         log.extend(line.lines().map(str::to_string));
     })));
-    let (xdp, tails) = load_xdp(plan, &folder)?;
+    let frags = features::xdp_frags();
+    let (xdp, tc) = match plan.xdp {
+        XdpMode::Tc => (None, Some(load_tc(plan, &folder)?)),
+        XdpMode::Auto | XdpMode::Native | XdpMode::Generic => (Some(load_xdp(plan, &folder, frags)?), None),
+    };
     let sk_lookup = load_sk_lookup(&folder)?;
     let maps = Arc::new(Maps::open(&folder)?);
-    Ok(Loaded { xdp, tails, sk_lookup, maps, folder })
+    Ok(Loaded { plan: plan.clone(), xdp, tc, frags, sk_lookup, maps, folder })
 }
 
-fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<(OwnedFd, PathBuf), DatapathError> {
+/// What the two skeletons have in common, and no type says.
+macro_rules! configure {
+    ($open:ident, $plan:ident, $folder:ident, $object:ident, $frags:expr) => {
+        // Under NAT a flow is two entries.
+        $open.maps.eg_flows.set_max_entries($plan.flows.saturating_mul(2)).map_err(refused($object))?;
+        if let Some(tunables) = $open.maps.rodata_data.as_deref_mut() {
+            let hz = features::jiffies_hz().map_err(DatapathError::system("ask for the kernel's tick"))?;
+            tunables.eg_snat_port_min = u32::from(*$plan.snat_ports.start());
+            tunables.eg_snat_port_max = u32::from(*$plan.snat_ports.end());
+            tunables.eg_jiffies_hz = hz;
+            tunables.eg_xdp_frags = u8::from($frags);
+        }
+        share::reuse_pinned($open.open_object_mut(), $folder).map_err(|error| shared(error, $folder))?;
+    };
+}
+
+fn load_xdp(plan: &DatapathPlan, folder: &Path, frags: bool) -> Result<Ingress, DatapathError> {
     const OBJECT: &str = "bpf/xdp/ingress";
     let mut storage = MaybeUninit::uninit();
-    let mut open = IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
-    // Under NAT a flow is two entries.
-    open.maps.eg_flows.set_max_entries(plan.flows.saturating_mul(2)).map_err(refused(OBJECT))?;
-    let frags = features::xdp_frags();
+    let mut open = xdp_ingress::IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
     if frags {
         for mut program in open.open_object_mut().progs_mut() {
             program.set_flags(features::XDP_HAS_FRAGS);
         }
     }
-    if let Some(tunables) = open.maps.rodata_data.as_deref_mut() {
-        tunables.eg_snat_port_min = u32::from(*plan.snat_ports.start());
-        tunables.eg_snat_port_max = u32::from(*plan.snat_ports.end());
-        tunables.eg_jiffies_hz = features::jiffies_hz().map_err(DatapathError::system("ask for the kernel's tick"))?;
-        tunables.eg_xdp_frags = u8::from(frags);
-    }
-    share::reuse_pinned(open.open_object_mut(), folder).map_err(|error| shared(error, folder))?;
+    configure!(open, plan, folder, OBJECT, frags);
     let mut skel = open.load().map_err(refused(OBJECT))?;
     share::pin_missing(skel.object_mut(), folder).map_err(|error| shared(error, folder))?;
-    let program = skel.progs.eg_xdp_ingress.as_fd();
-    let id = libbpf_rs::Program::id_from_fd(program).map_err(refused(OBJECT))?;
-    let tails = folder.join(format!("{TAILS}{id}"));
-    skel.maps.xdp_tails.pin(&tails).map_err(DatapathError::map("pin the table of programs"))?;
-    Ok((program.try_clone_to_owned().map_err(DatapathError::system("keep the XDP program"))?, tails))
+    ingress(skel.progs.eg_xdp_ingress.as_fd(), &mut skel.maps.xdp_tails, folder)
 }
 
-/// Removes the tables of programs that no attached program calls any more: all but `keep`.
-pub(crate) fn sweep_tails(folder: &Path, keep: &Path) -> Result<(), DatapathError> {
+fn load_tc(plan: &DatapathPlan, folder: &Path) -> Result<Ingress, DatapathError> {
+    const OBJECT: &str = "bpf/tc/ingress";
+    let mut storage = MaybeUninit::uninit();
+    let mut open = tc_ingress::IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
+    configure!(open, plan, folder, OBJECT, false);
+    let mut skel = open.load().map_err(refused(OBJECT))?;
+    share::pin_missing(skel.object_mut(), folder).map_err(|error| shared(error, folder))?;
+    ingress(skel.progs.eg_tc_ingress.as_fd(), &mut skel.maps.tc_tails, folder)
+}
+
+fn ingress(program: BorrowedFd<'_>, tails: &mut MapMut<'_>, folder: &Path) -> Result<Ingress, DatapathError> {
+    let id = libbpf_rs::Program::id_from_fd(program).map_err(DatapathError::map("ask for a program's number"))?;
+    let path = folder.join(format!("{TAILS}{id}"));
+    tails.pin(&path).map_err(DatapathError::map("pin the table of programs"))?;
+    let program = program.try_clone_to_owned().map_err(DatapathError::system("keep a program"))?;
+    Ok(Ingress { program, tails: path })
+}
+
+fn sweep_tails(folder: &Path, keep: &[&Path]) -> Result<(), DatapathError> {
     let fail = |source| DatapathError::PinRoot { path: folder.to_path_buf(), source };
     for entry in fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
         let is_table = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TAILS));
-        if is_table && path != keep {
+        if is_table && !keep.contains(&path.as_path()) {
             fs::remove_file(&path).map_err(fail)?;
         }
     }
