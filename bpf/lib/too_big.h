@@ -10,11 +10,12 @@
 #define EG_LIB_TOO_BIG_H
 
 /* Bytes quoted: RFC 1812 section 4.3.2.3 wants the whole at most 576 bytes,
- * RFC 4443 section 3.2 at most the least MTU, 1280. Every packet that is too
- * big has as many. Multiples of 4, summed in pieces of at most 512, which is
- * what bpf_csum_diff takes on kernels before 6.13. */
-#define QUOTE4	   528
-#define QUOTE6	   1232
+ * RFC 4443 section 3.2 at most the least MTU, 1280. No more than any packet
+ * has that does not fit the least MTU that the process believes in, 552 and
+ * 1280, behind GUE's header. Multiples of 4, summed in pieces of at most 512,
+ * which is what bpf_csum_diff takes on kernels before 6.13. */
+#define QUOTE4	   520
+#define QUOTE6	   1228
 #define QUOTE_PIECE 512
 
 /* RFC 8200 section 5. */
@@ -129,6 +130,10 @@ static __always_inline __u32 too_big_mtu(struct pkt *p)
 	p->backend = backend;
 	room = encap_room(v->forward, !addr_is_mapped(&b->addr));
 	if (!b->mtu || pkt_size(p) + room <= b->mtu)
+		return 0;
+	/* A way too narrow for IPv6, or for anything: no number would help, and
+	 * there is less than what we quote. */
+	if (p->len < (p->v6 ? QUOTE6 : QUOTE4))
 		return 0;
 	if (p->v6)
 		return b->mtu - room > IP6_MTU_MIN ? b->mtu - room : IP6_MTU_MIN;

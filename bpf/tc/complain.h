@@ -64,7 +64,7 @@ static __always_inline int skb_complain(struct __sk_buff *skb, const struct pkt 
 				 &field);
 	/* Extension headers do not add up to nothing. */
 	if (partial < 0 || (partial && p->v6 && p->l4 != l3 + IP6_LEN) ||
-	    skb->len < l3 + quote || bpf_skb_change_tail(skb, l3 + quote, 0) ||
+	    bpf_skb_change_tail(skb, l3 + quote, 0) ||
 	    skb_pull(skb, l3 + quote))
 		return -1;
 	data_end = (void *)(long)skb->data_end;

@@ -7,7 +7,9 @@
 pub mod frame;
 pub mod gateway;
 pub mod hook;
+pub mod icmp;
 pub mod judge;
+pub mod outer;
 pub mod random;
 pub mod runner;
 pub mod service;
