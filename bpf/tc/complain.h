@@ -58,14 +58,13 @@ static __always_inline int skb_complain(struct __sk_buff *skb, const struct pkt 
 	int partial;
 
 	partial = skb_is_partial(skb,
-				 p->l4 + (p->key.proto == IPPROTO_TCP ?
-						  offsetof(struct tcphdr, check) :
-						  offsetof(struct udphdr, check)),
+				 p->l4 + (p->key.proto == IPPROTO_TCP
+						  ? offsetof(struct tcphdr, check)
+						  : offsetof(struct udphdr, check)),
 				 &field);
 	/* Extension headers do not add up to nothing. */
 	if (partial < 0 || (partial && p->v6 && p->l4 != l3 + IP6_LEN) ||
-	    bpf_skb_change_tail(skb, l3 + quote, 0) ||
-	    skb_pull(skb, l3 + quote))
+	    bpf_skb_change_tail(skb, l3 + quote, 0) || skb_pull(skb, l3 + quote))
 		return -1;
 	data_end = (void *)(long)skb->data_end;
 	data = (void *)(long)skb->data;
@@ -76,8 +75,8 @@ static __always_inline int skb_complain(struct __sk_buff *skb, const struct pkt 
 	if (l2_build(data, data_end, l3, &tags, p->smac, p->dmac,
 		     p->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
 		return -1;
-	if (p->v6 ? too_big_write6(data + l3, data_end, p, mtu) :
-		    too_big_write4(data + l3, data_end, p, mtu))
+	if (p->v6 ? too_big_write6(data + l3, data_end, p, mtu)
+		  : too_big_write4(data + l3, data_end, p, mtu))
 		return -1;
 	return partial ? complain_sum(data + l3, data_end, p, field) : 0;
 }

@@ -68,11 +68,12 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__array(values, int(struct __sk_buff *));
 } tc_tails SEC(".maps") = {
-	.values = {
-		[TAIL_OPEN] = (void *)&eg_tc_open,
-		[TAIL_ICMP] = (void *)&eg_tc_icmp,
-		[TAIL_TOO_BIG] = (void *)&eg_tc_too_big,
-	},
+	.values =
+		{
+			[TAIL_OPEN] = (void *)&eg_tc_open,
+			[TAIL_ICMP] = (void *)&eg_tc_icmp,
+			[TAIL_TOO_BIG] = (void *)&eg_tc_too_big,
+		},
 };
 
 static __always_inline int parse_skb(struct __sk_buff *skb, struct pkt *p)

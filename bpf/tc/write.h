@@ -86,8 +86,8 @@ static __always_inline int skb_nat(struct __sk_buff *skb, const struct pkt *p,
 /* Room in front of the IP header, for the caller to fill. Where tags lie in
  * the frame itself, which is so for the inner one of two, the kernel takes
  * them for the packet, and the room is made in front of all. */
-static __always_inline int skb_room(struct __sk_buff *skb, const struct pkt *p, __u32 room,
-				    __u64 flags)
+static __always_inline int skb_room(struct __sk_buff *skb, const struct pkt *p,
+				    __u32 room, __u64 flags)
 {
 	if (p->l3 == ETH_HLEN)
 		return bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags);
@@ -98,7 +98,8 @@ static __always_inline __u64 encap_flags(const struct forward *fw)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
 
-	flags |= fw->outer6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
+	flags |= fw->outer6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6
+			    : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
 	if (fw->mode == EG_FORWARD_GUE)
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
 	return flags;

@@ -226,7 +226,8 @@ fn auto_takes_the_first_rung_that_works_and_says_why() {
     let said = gateway.said();
     let line = |interface: &str| {
         let quoted = [format!("interface=\"{interface}\""), format!("interface={interface}")];
-        let found = said.lines().find(|line| line.contains("attached") && quoted.iter().any(|name| line.contains(name)));
+        let found =
+            said.lines().find(|line| line.contains("attached") && quoted.iter().any(|name| line.contains(name)));
         found.unwrap_or_else(|| panic!("nothing about {interface} in:\n{said}")).to_owned()
     };
     assert!(line("c0").contains("native xdp"), "{said}");
@@ -271,5 +272,8 @@ fn what_others_have_attached_is_named_and_left_alone() {
     topology.gateway.ip("link add br9 type bridge");
     let native = by(&service, &topology, "native").replace("interfaces = [\"c0\"", "interfaces = [\"br9\"");
     let said = refusal(&topology, &native, &[]);
-    assert!(said.contains("attach xdp to br9: refused (native mode, native xdp: the driver has no native mode)"), "{said}");
+    assert!(
+        said.contains("attach xdp to br9: refused (native mode, native xdp: the driver has no native mode)"),
+        "{said}"
+    );
 }

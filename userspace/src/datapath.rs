@@ -161,7 +161,9 @@ impl Datapath {
         let place = Place { name: &interface.name, index: interface.index, mtu: interface.mtu, filters };
         let (rung, why) = ladder::climb(&self.links, &place, wanted, &mut self.loaded)?;
         match why {
-            Some(why) => tracing::warn!(interface = interface.name, by = rung.name(), why, "attached, not by the best way"),
+            Some(why) => {
+                tracing::warn!(interface = interface.name, by = rung.name(), why, "attached, not by the best way")
+            }
             None => tracing::info!(interface = interface.name, by = rung.name(), "attached"),
         }
         Ok(())

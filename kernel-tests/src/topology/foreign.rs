@@ -68,9 +68,8 @@ pub fn tcx_programs(space: &Netns, interface: &str) -> u32 {
             ..Default::default()
         };
         // SAFETY: the structure says its own size, and that it has room for no programs.
-        let answer = unsafe {
-            libbpf_sys::bpf_prog_query_opts(index.cast_signed(), libbpf_sys::BPF_TCX_INGRESS, &mut query)
-        };
+        let answer =
+            unsafe { libbpf_sys::bpf_prog_query_opts(index.cast_signed(), libbpf_sys::BPF_TCX_INGRESS, &mut query) };
         assert_eq!(answer, 0, "tcx on {interface}: {}", std::io::Error::from_raw_os_error(-answer));
         // SAFETY: both members of the union are the same number.
         unsafe { query.__bindgen_anon_1.count }

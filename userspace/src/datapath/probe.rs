@@ -94,7 +94,17 @@ impl fmt::Display for Capabilities {
             );
         }
         writeln!(f, "xdp: {}", yes(self.xdp))?;
-        writeln!(f, "tc: {}", if self.tc && self.tcx { "yes, by tcx" } else if self.tc { "yes, by clsact" } else { "no" })?;
+        writeln!(
+            f,
+            "tc: {}",
+            if self.tc && self.tcx {
+                "yes, by tcx"
+            } else if self.tc {
+                "yes, by clsact"
+            } else {
+                "no"
+            }
+        )?;
         writeln!(f, "sk_lookup: {}", yes(self.sk_lookup))?;
         writeln!(f, "ring buffer: {}", yes(self.ring_buffer))?;
         writeln!(f, "lru hash: {}", yes(self.lru_hash))?;

@@ -103,14 +103,7 @@ fn recall(map: &MapHandle) -> Result<[u64; 2], DatapathError> {
 fn create_map() -> io::Result<OwnedFd> {
     // SAFETY: the name ends in a NUL; a null pointer means no options.
     let descriptor = unsafe {
-        libbpf_sys::bpf_map_create(
-            libbpf_sys::BPF_MAP_TYPE_ARRAY,
-            c"offloads".as_ptr(),
-            4,
-            16,
-            1,
-            std::ptr::null(),
-        )
+        libbpf_sys::bpf_map_create(libbpf_sys::BPF_MAP_TYPE_ARRAY, c"offloads".as_ptr(), 4, 16, 1, std::ptr::null())
     };
     let descriptor = result(descriptor)?;
     // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.

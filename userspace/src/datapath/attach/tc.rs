@@ -48,8 +48,7 @@ pub(super) fn attach(
             if let Some(program) = programs.iter().find(|program| Some(**program) != own) {
                 return foreign(format!("tcx program {program}"));
             }
-            attach_link(&path, link.filter(|_| own.is_some()), ifindex, program)
-                .map_err(refused(name, "tcx"))?;
+            attach_link(&path, link.filter(|_| own.is_some()), ifindex, program).map_err(refused(name, "tcx"))?;
             Ok("tcx")
         }
         None => {
@@ -69,12 +68,7 @@ fn refused(name: &str, tried: &str) -> impl FnOnce(io::Error) -> DatapathError {
     move |source| DatapathError::Attach { what, tried, source }
 }
 
-fn attach_link(
-    path: &Path,
-    link: Option<libbpf_rs::Link>,
-    ifindex: u32,
-    program: BorrowedFd<'_>,
-) -> io::Result<()> {
+fn attach_link(path: &Path, link: Option<libbpf_rs::Link>, ifindex: u32, program: BorrowedFd<'_>) -> io::Result<()> {
     if let Some(link) = link {
         return update(&link, program);
     }
@@ -93,8 +87,7 @@ fn attach_filter(path: &Path, ifindex: u32, program: BorrowedFd<'_>) -> io::Resu
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let mut options =
-        bpf_tc_opts { prog_fd: program.as_raw_fd(), flags: libbpf_sys::BPF_TC_F_REPLACE, ..options() };
+    let mut options = bpf_tc_opts { prog_fd: program.as_raw_fd(), flags: libbpf_sys::BPF_TC_F_REPLACE, ..options() };
     // SAFETY: both are valid structures that say their own sizes, and the program is open.
     result(unsafe { libbpf_sys::bpf_tc_attach(&hook, &mut options) })?;
     match fs::remove_file(path) {
@@ -183,4 +176,73 @@ pub(crate) fn tcx_programs(ifindex: u32) -> Option<Vec<u32>> {
     // SAFETY: both members of the union are the same number.
     let count = unsafe { query.__bindgen_anon_1.count } as usize;
     Some(programs.into_iter().take(count).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+    use nix::unistd::Uid;
+
+    use super::*;
+
+    /// r0 = TC_ACT_UNSPEC; exit
+    fn program() -> OwnedFd {
+        let program = [
+            libbpf_sys::bpf_insn { code: 0xb7, imm: -1, ..Default::default() },
+            libbpf_sys::bpf_insn { code: 0x95, ..Default::default() },
+        ];
+        // SAFETY: the strings end in NUL, the program outlives the call and has two instructions; null: no options.
+        let descriptor = unsafe {
+            libbpf_sys::bpf_prog_load(
+                libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
+                c"eg_unit_next".as_ptr(),
+                c"GPL".as_ptr(),
+                program.as_ptr(),
+                program.len() as size_t,
+                std::ptr::null_mut(),
+            )
+        };
+        let descriptor = result(descriptor).unwrap();
+        // SAFETY: the kernel has just given us this descriptor.
+        unsafe { OwnedFd::from_raw_fd(descriptor) }
+    }
+
+    fn id(program: &OwnedFd) -> Option<u32> {
+        libbpf_rs::Program::id_from_fd(program.as_fd()).ok()
+    }
+
+    /// What the rung is below 6.6, also where the kernel has tcx and would not choose it.
+    #[test]
+    fn a_filter_is_replaced_in_place_and_only_ours_is_removed() {
+        const LOOPBACK: u32 = 1;
+        let bpffs = Path::new("/sys/fs/bpf");
+        let mounted = nix::sys::statfs::statfs(bpffs);
+        if !Uid::effective().is_root()
+            || !mounted.is_ok_and(|kind| kind.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC)
+            || unshare(CloneFlags::CLONE_NEWNET).is_err()
+        {
+            println!("skipped, because we are not root, or /sys/fs/bpf is not mounted");
+            return;
+        }
+        let path = bpffs.join(format!("eg-unit-{}", std::process::id()));
+        let (first, second, others) = (program(), program(), program());
+        assert_eq!(filter_program(LOOPBACK), None);
+        attach_filter(&path, LOOPBACK, first.as_fd()).unwrap();
+        assert_eq!((filter_program(LOOPBACK), pinned_program(&path)), (id(&first), id(&first)));
+        attach_filter(&path, LOOPBACK, second.as_fd()).unwrap();
+        assert_eq!((filter_program(LOOPBACK), pinned_program(&path)), (id(&second), id(&second)));
+
+        assert!(remove_filter(&path, LOOPBACK).unwrap());
+        assert_eq!((filter_program(LOOPBACK), path.exists()), (None, false));
+        assert!(!remove_filter(&path, LOOPBACK).unwrap(), "there is none any more");
+
+        attach_filter(&path, LOOPBACK, first.as_fd()).unwrap();
+        let (hook, mut theirs) = (hook(LOOPBACK), options());
+        theirs.prog_fd = others.as_raw_fd();
+        theirs.flags = libbpf_sys::BPF_TC_F_REPLACE;
+        // SAFETY: both are valid structures that say their own sizes, and the program is open.
+        assert_eq!(unsafe { libbpf_sys::bpf_tc_attach(&hook, &mut theirs) }, 0);
+        assert!(remove_filter(&path, LOOPBACK).unwrap(), "our pin goes");
+        assert_eq!(filter_program(LOOPBACK), id(&others), "and what replaced our filter stays");
+    }
 }

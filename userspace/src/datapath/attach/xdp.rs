@@ -43,12 +43,15 @@ pub(super) fn create(ifindex: u32, mode: Mode, program: BorrowedFd<'_>) -> io::R
 pub(super) fn why(error: &io::Error, mode: Mode, mtu: u32, frags: bool) -> String {
     use nix::libc::{EBUSY, EEXIST, EINVAL, EOPNOTSUPP, ERANGE};
     match error.raw_os_error() {
-        Some(EOPNOTSUPP) if mode == Mode::Native => "the driver has no native mode".into(),
         // Drivers say it with various numbers; the text that they add goes to netlink users alone.
-        Some(EINVAL | ERANGE | EOPNOTSUPP) if mode == Mode::Native && mtu > MTU_OF_ONE_PAGE => {
+        Some(EINVAL | ERANGE) if mode == Mode::Native && mtu > MTU_OF_ONE_PAGE => {
             let kernel = if frags { "the driver takes" } else { "this kernel takes" };
             format!("mtu {mtu} does not fit one page, and {kernel} no frames in several ({error})")
         }
+        Some(EOPNOTSUPP) if mode == Mode::Native && mtu > MTU_OF_ONE_PAGE => {
+            format!("the driver has no native mode, or none for mtu {mtu}")
+        }
+        Some(EOPNOTSUPP) if mode == Mode::Native => "the driver has no native mode".into(),
         Some(EBUSY | EEXIST) => "an interface above it carries an XDP program".into(),
         _ => error.to_string(),
     }
@@ -91,3 +94,21 @@ pub(super) fn carries(link: &libbpf_rs::Link, ifindex: u32) -> Option<Mode> {
     query(ifindex).filter(|(program, _)| *program == info.prog_id).map(|(_, mode)| mode)
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_explained() {
+        let why = |number, mode, mtu, frags| why(&io::Error::from_raw_os_error(number), mode, mtu, frags);
+        assert_eq!(why(nix::libc::EOPNOTSUPP, Mode::Native, 1500, true), "the driver has no native mode");
+        assert_eq!(
+            why(nix::libc::ERANGE, Mode::Native, 9000, false),
+            "mtu 9000 does not fit one page, and this kernel takes no frames in several (Numerical result out of range (os error 34))"
+        );
+        assert!(why(nix::libc::EINVAL, Mode::Native, 9000, true).contains("and the driver takes no frames in several"));
+        assert!(!why(nix::libc::EINVAL, Mode::Native, 1500, true).contains("mtu"));
+        assert!(!why(nix::libc::EINVAL, Mode::Generic, 9000, true).contains("mtu"));
+        assert_eq!(why(nix::libc::EEXIST, Mode::Generic, 1500, true), "an interface above it carries an XDP program");
+    }
+}
