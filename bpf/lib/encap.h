@@ -41,8 +41,6 @@ static __always_inline __u8 encap_inner_proto(const struct pkt *p)
 static __always_inline void encap_ip4(struct iphdr *ip, const struct pkt *p,
 				      const struct forward *fw, __u32 len, __u8 proto)
 {
-	__u64 sum = 0;
-
 	ip->version = 4;
 	ip->ihl = 5;
 	ip->tos = p->tos;
@@ -54,8 +52,7 @@ static __always_inline void encap_ip4(struct iphdr *ip, const struct pkt *p,
 	ip->check = 0;
 	__builtin_memcpy(&ip->saddr, &fw->saddr.b[12], 4);
 	__builtin_memcpy(&ip->daddr, &fw->daddr.b[12], 4);
-	sum = csum_header(ip);
-	ip->check = csum_apply(0xffff, sum);
+	ip->check = csum_fold(csum_header(ip));
 }
 
 /* RFC 6438 section 3: the flow label carries the flow's entropy. */

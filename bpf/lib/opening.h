@@ -86,8 +86,8 @@ static __always_inline int opening_acknowledged(const struct pkt *p,
 	       p->ack - reverse->next <= SEQ_WINDOW;
 }
 
-static __always_inline int opening_tcp_forward(struct pkt *p, struct eg_flow *f, int pair,
-					       struct promotion *m)
+static __always_inline int opening_tcp_forward(struct pkt *p, struct eg_flow *f,
+					       int pair, struct promotion *m)
 {
 	if (tcp_opens(p)) {
 		/* Sent again, perhaps with another number. */
@@ -107,14 +107,15 @@ static __always_inline int opening_tcp_forward(struct pkt *p, struct eg_flow *f,
 	return opening_promote(p, f, pair, m);
 }
 
-static __always_inline int opening_tcp_reverse(struct pkt *p, struct eg_flow *f)
+static __always_inline int opening_tcp_reverse(struct pkt *p, struct eg_flow *f,
+					       const struct eg_vip *v)
 {
 	int answer = (p->tcp_flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK);
 
 	if (eg_dry_run || !answer)
 		return FORWARD;
 	if (f->state == EG_FLOW_OPENING)
-		latency_measure(f->backend, f->born);
+		latency_measure(f->backend, v->pool, f->born);
 	f->next = opening_next(p);
 	f->seen = flow_now();
 	f->state = EG_FLOW_ANSWERED;
@@ -129,11 +130,11 @@ static __always_inline int opening_packet(struct pkt *p, struct eg_flow *f,
 	int forward = f->dir == EG_FLOW_FORWARD;
 
 	if (p->key.proto == IPPROTO_TCP)
-		return forward ? opening_tcp_forward(p, f, pair, m) :
-				 opening_tcp_reverse(p, f);
+		return forward ? opening_tcp_forward(p, f, pair, m)
+			       : opening_tcp_reverse(p, f, v);
 	if (!forward) {
 		if (!eg_dry_run)
-			latency_measure(f->backend, f->born);
+			latency_measure(f->backend, v->pool, f->born);
 		return opening_promote(p, f, pair, m);
 	}
 	if (!pair && flow_now() - f->seen >= eg_jiffies_hz)

@@ -14,33 +14,12 @@
  * has that does not fit the least MTU that the process believes in, 552 and
  * 1280, behind GUE's header. Multiples of 4, summed in pieces of at most 512,
  * which is what bpf_csum_diff takes on kernels before 6.13. */
-#define QUOTE4	   520
-#define QUOTE6	   1228
+#define QUOTE4	    520
+#define QUOTE6	    1228
 #define QUOTE_PIECE 512
 
 /* RFC 8200 section 5. */
 #define IP6_MTU_MIN 1280
-
-static __always_inline int too_big_allowed(void)
-{
-	__u64 now = bpf_jiffies64();
-	struct eg_gate *gate;
-	__u32 one = 1;
-
-	gate = bpf_map_lookup_elem(&event_gate, &one);
-	if (!gate)
-		return 0;
-	if (now - gate->since >= eg_jiffies_hz) {
-		gate->since = now;
-		gate->sent = 0;
-	}
-	return gate->sent++ < eg_icmp_rate;
-}
-
-static __always_inline __u16 csum_fold(__u64 sum)
-{
-	return csum_apply(0xffff, sum);
-}
 
 static __always_inline int too_big_write4(void *l3, void *data_end, const struct pkt *p,
 					  __u32 mtu)

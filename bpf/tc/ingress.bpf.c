@@ -23,6 +23,7 @@
 #include "maps/counters.h"
 #include "maps/events.h"
 #include "maps/flows.h"
+#include "maps/guards.h"
 #include "maps/meta.h"
 #include "maps/rings.h"
 #include "maps/vips.h"
@@ -39,6 +40,7 @@
 #include "lib/drop.h"
 #include "lib/vip.h"
 #include "lib/ewma.h"
+#include "lib/guard.h"
 #include "lib/pick.h"
 #include "lib/flow.h"
 #include "lib/claim.h"
@@ -51,13 +53,15 @@
 #include "lib/l2.h"
 #include "lib/icmp.h"
 #include "lib/too_big.h"
+#include "lib/reset.h"
 #include "tc/write.h"
-#include "tc/complain.h"
+#include "tc/answer.h"
 
 int eg_tc_ingress(struct __sk_buff *skb);
 int eg_tc_open(struct __sk_buff *skb);
 int eg_tc_icmp(struct __sk_buff *skb);
 int eg_tc_too_big(struct __sk_buff *skb);
+int eg_tc_reset(struct __sk_buff *skb);
 
 /* Which program takes over (enum tail)? Each load has a table of its own,
  * filled before anything is attached and pinned with the links: the kernel
@@ -73,6 +77,7 @@ struct {
 			[TAIL_OPEN] = (void *)&eg_tc_open,
 			[TAIL_ICMP] = (void *)&eg_tc_icmp,
 			[TAIL_TOO_BIG] = (void *)&eg_tc_too_big,
+			[TAIL_RESET] = (void *)&eg_tc_reset,
 		},
 };
 
@@ -207,7 +212,24 @@ int eg_tc_too_big(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	mtu = too_big_mtu(&s->p);
 	drop(&s->p, EG_DROP_TOO_BIG);
-	if (!mtu || !too_big_allowed() || skb_complain(skb, &s->p, mtu))
+	if (!mtu || !gate_passes(GATE_ICMP, eg_icmp_rate) ||
+	    skb_complain(skb, &s->p, mtu))
+		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+SEC("tc")
+int eg_tc_reset(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_begin();
+	__u32 reason = EG_DROP_BACKEND_DOWN;
+
+	if (!s || parse_frame(skb, &s->p) != PARSED)
+		return TC_ACT_SHOT;
+	if (!vip_lookup(&s->p))
+		reason = EG_DROP_UNUSED_PORT;
+	drop(&s->p, reason);
+	if (!gate_passes(GATE_RESET, eg_reset_rate) || skb_refuse(skb, &s->p))
 		return TC_ACT_SHOT;
 	return bpf_redirect(skb->ifindex, 0);
 }

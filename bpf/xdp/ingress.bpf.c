@@ -22,6 +22,7 @@
 #include "maps/counters.h"
 #include "maps/events.h"
 #include "maps/flows.h"
+#include "maps/guards.h"
 #include "maps/meta.h"
 #include "maps/rings.h"
 #include "maps/vips.h"
@@ -38,6 +39,7 @@
 #include "lib/drop.h"
 #include "lib/vip.h"
 #include "lib/ewma.h"
+#include "lib/guard.h"
 #include "lib/pick.h"
 #include "lib/flow.h"
 #include "lib/claim.h"
@@ -50,11 +52,13 @@
 #include "lib/l2.h"
 #include "lib/icmp.h"
 #include "lib/too_big.h"
+#include "lib/reset.h"
 
 int eg_xdp_ingress(struct xdp_md *ctx);
 int eg_xdp_open(struct xdp_md *ctx);
 int eg_xdp_icmp(struct xdp_md *ctx);
 int eg_xdp_too_big(struct xdp_md *ctx);
+int eg_xdp_reset(struct xdp_md *ctx);
 
 /* Which program takes over (enum tail)? Each load has a table of its own,
  * filled before anything is attached and pinned with the links: the kernel
@@ -65,11 +69,13 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__array(values, int(struct xdp_md *));
 } xdp_tails SEC(".maps") = {
-	.values = {
-		[TAIL_OPEN] = (void *)&eg_xdp_open,
-		[TAIL_ICMP] = (void *)&eg_xdp_icmp,
-		[TAIL_TOO_BIG] = (void *)&eg_xdp_too_big,
-	},
+	.values =
+		{
+			[TAIL_OPEN] = (void *)&eg_xdp_open,
+			[TAIL_ICMP] = (void *)&eg_xdp_icmp,
+			[TAIL_TOO_BIG] = (void *)&eg_xdp_too_big,
+			[TAIL_RESET] = (void *)&eg_xdp_reset,
+		},
 };
 
 static __always_inline int parse_frame(struct xdp_md *ctx, struct pkt *p)
@@ -146,8 +152,8 @@ static __always_inline int forward(struct xdp_md *ctx, const struct pkt *p,
 }
 
 /* Carry out a decision. */
-static __always_inline int carry_out(struct xdp_md *ctx, const struct pkt *p, int verdict,
-				     const struct forward *fw)
+static __always_inline int carry_out(struct xdp_md *ctx, const struct pkt *p,
+				     int verdict, const struct forward *fw)
 {
 	if (verdict == FORWARD)
 		return forward(ctx, p, fw);
@@ -209,32 +215,57 @@ int eg_xdp_icmp(struct xdp_md *ctx)
 	return send(ctx, s->fw.ifindex);
 }
 
-/* Turn the frame into the error about it: the packet moves behind new headers,
- * and its end is cut off. */
-static __always_inline int complain(struct xdp_md *ctx, const struct pkt *p, __u32 mtu)
+/* Make the frame `head` bytes longer in front of the packet and then exactly
+ * `length` long behind its Ethernet header, addressed back to its sender. */
+static __always_inline int turn_round(struct xdp_md *ctx, const struct pkt *p, int head,
+				      __u32 length)
 {
 	void *data_end = (void *)(long)ctx->data_end;
 	void *data = (void *)(long)ctx->data;
-	__u32 head = (p->v6 ? IP6_LEN : IP4_LEN) + ICMP_LEN;
-	__u32 quote = p->v6 ? QUOTE6 : QUOTE4;
 	__u32 l3 = p->l3 & L3_OFFSET_MAX;
 	struct l2_tags tags;
 	__u32 frame;
 
-	if (l2_save_tags(&tags, data, data_end) || bpf_xdp_adjust_head(ctx, -(int)head))
+	if (l2_save_tags(&tags, data, data_end))
+		return -1;
+	if (head && bpf_xdp_adjust_head(ctx, -head))
 		return -1;
 	frame = ctx->data_end - ctx->data;
 	if (eg_xdp_frags)
 		frame = bpf_xdp_get_buff_len(ctx);
-	if (bpf_xdp_adjust_tail(ctx, (int)(l3 + head + quote) - (int)frame))
+	if (bpf_xdp_adjust_tail(ctx, (int)(l3 + length) - (int)frame))
 		return -1;
 	data_end = (void *)(long)ctx->data_end;
 	data = (void *)(long)ctx->data;
-	if (l2_build(data, data_end, l3, &tags, p->smac, p->dmac,
-		     p->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
+	return l2_build(data, data_end, l3, &tags, p->smac, p->dmac,
+			p->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
+}
+
+/* Turn the frame into the error about it: the packet moves behind new headers,
+ * and its end is cut off. */
+static __always_inline int complain(struct xdp_md *ctx, const struct pkt *p, __u32 mtu)
+{
+	__u32 head = (p->v6 ? IP6_LEN : IP4_LEN) + ICMP_LEN;
+	void *data_end, *l3;
+
+	if (turn_round(ctx, p, head, head + (p->v6 ? QUOTE6 : QUOTE4)))
 		return -1;
-	return p->v6 ? too_big_write6(data + l3, data_end, p, mtu) :
-		       too_big_write4(data + l3, data_end, p, mtu);
+	data_end = (void *)(long)ctx->data_end;
+	l3 = (void *)(long)ctx->data + (p->l3 & L3_OFFSET_MAX);
+	return p->v6 ? too_big_write6(l3, data_end, p, mtu)
+		     : too_big_write4(l3, data_end, p, mtu);
+}
+
+/* Turn the frame into the reset that answers it. */
+static __always_inline int refuse(struct xdp_md *ctx, const struct pkt *p)
+{
+	void *data_end, *l3;
+
+	if (turn_round(ctx, p, 0, (p->v6 ? IP6_LEN : IP4_LEN) + TCP_LEN))
+		return -1;
+	data_end = (void *)(long)ctx->data_end;
+	l3 = (void *)(long)ctx->data + (p->l3 & L3_OFFSET_MAX);
+	return p->v6 ? reset_write6(l3, data_end, p) : reset_write4(l3, data_end, p);
 }
 
 SEC("xdp")
@@ -247,7 +278,23 @@ int eg_xdp_too_big(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	mtu = too_big_mtu(&s->p);
 	drop(&s->p, EG_DROP_TOO_BIG);
-	if (!mtu || !too_big_allowed() || complain(ctx, &s->p, mtu))
+	if (!mtu || !gate_passes(GATE_ICMP, eg_icmp_rate) || complain(ctx, &s->p, mtu))
+		return XDP_DROP;
+	return XDP_TX;
+}
+
+SEC("xdp")
+int eg_xdp_reset(struct xdp_md *ctx)
+{
+	struct scratch *s = scratch_begin();
+	__u32 reason = EG_DROP_BACKEND_DOWN;
+
+	if (!s || parse_frame(ctx, &s->p) != PARSED)
+		return XDP_ABORTED;
+	if (!vip_lookup(&s->p))
+		reason = EG_DROP_UNUSED_PORT;
+	drop(&s->p, reason);
+	if (!gate_passes(GATE_RESET, eg_reset_rate) || refuse(ctx, &s->p))
 		return XDP_DROP;
 	return XDP_TX;
 }

@@ -36,6 +36,7 @@ pub fn missing(feature: &str) -> Option<String> {
         ),
         "xdp" => (loads(ProgramType::Xdp), "this kernel or user may not load XDP programs".to_owned()),
         "tcx" => (tcx(), "this kernel has no tcx (Linux 6.6), or we are not root".to_owned()),
+        "tc" => (loads(ProgramType::SchedCls), "this kernel or user may not load classifiers".to_owned()),
         "sk_lookup" => (loads(ProgramType::SkLookup), "this kernel or user may not load sk_lookup programs".to_owned()),
         command => (
             Command::new("sh")

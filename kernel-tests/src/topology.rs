@@ -12,6 +12,7 @@
 //! program too (so every end that may receive one runs XDP_PASS), and senders must compute checksums themselves.
 
 pub mod config;
+pub mod dsr;
 pub mod echo;
 pub mod expect;
 pub mod foreign;
@@ -89,13 +90,13 @@ impl Topology {
     }
 
     fn connect_two_arms(&mut self) {
-        self.veth(&self.gateway, "c0", &self.client, "eth0");
+        cable(&self.gateway, "c0", &self.client, "eth0", self.offloads);
         address(&self.gateway, "c0", &["10.10.0.1/24", "fd10::1/64"]);
         address(&self.client, "eth0", &["10.10.0.2/24", "fd10::2/64"]);
         self.interfaces.push("c0".into());
         for (number, backend) in self.backends.iter().enumerate() {
             let near = format!("b{number}");
-            self.veth(&self.gateway, &near, backend, "eth0");
+            cable(&self.gateway, &near, backend, "eth0", self.offloads);
             address(&self.gateway, &near, &[&format!("10.20.{number}.1/24"), &format!("fd20:{number}::1/64")]);
             address(backend, "eth0", &[&format!("10.20.{number}.2/24"), &format!("fd20:{number}::2/64")]);
             backend.ip(&format!("route add default via 10.20.{number}.1"));
@@ -117,7 +118,7 @@ impl Topology {
         hosts
             .extend(self.backends.iter().enumerate().map(|(number, space)| (space, format!("b{number}"), 10 + number)));
         for (space, port, host) in hosts {
-            self.veth(switch, &port, space, "eth0");
+            cable(switch, &port, space, "eth0", self.offloads);
             switch.ip(&format!("link set {port} master br0"));
             address(space, "eth0", &[&format!("10.10.0.{host}/24"), &format!("fd10::{host}/64")]);
         }
@@ -125,14 +126,39 @@ impl Topology {
         self._passes.extend((!self.offloads).then(|| Pass::attach(switch, "gw")));
     }
 
-    /// Two ends of a cable, up; without offloads, sending finished checksums.
-    fn veth(&self, one: &Netns, one_name: &str, other: &Netns, other_name: &str) {
-        one.ip(&format!("link add {one_name} type veth peer name {other_name} netns {}", other.name()));
-        for (space, name) in [(one, one_name), (other, other_name)] {
-            if !self.offloads {
-                space.run("ethtool", &["-K", name, "tx", "off"]);
+    /// Sets the MTU of everything between gateway and backends; the client's stays.
+    pub fn widen(&self, mtu: u16) {
+        for (number, backend) in self.backends.iter().enumerate() {
+            backend.ip(&format!("link set eth0 mtu {mtu}"));
+            match &self._switch {
+                Some(switch) => switch.ip(&format!("link set b{number} mtu {mtu}")),
+                None => self.gateway.ip(&format!("link set b{number} mtu {mtu}")),
             }
-            space.ip(&format!("link set {name} up"));
+        }
+        if let Some(switch) = &self._switch {
+            switch.ip(&format!("link set gw mtu {mtu}"));
+            switch.ip(&format!("link set br0 mtu {mtu}"));
+            self.gateway.ip(&format!("link set eth0 mtu {mtu}"));
+        }
+    }
+
+    /// Makes every backend one that answers for the VIPs itself: they are local there, nobody asks for them there, and
+    /// tunnels end there.
+    pub fn serve_directly(&self) {
+        let egctl = gateway::binary("egctl");
+        let egctl = egctl.to_str().expect("a plain path");
+        for (number, backend) in self.backends.iter().enumerate() {
+            for setting in ["arp_ignore=1", "arp_announce=2", "rp_filter=0"] {
+                backend.run("sysctl", &["-qw", &format!("net.ipv4.conf.all.{setting}")]);
+            }
+            backend.ip(&format!("addr add {}/32 dev lo", self.vip(false)));
+            backend.ip(&format!("addr add {}/128 dev lo nodad", self.vip(true)));
+            let (root, vips) =
+                (self.pin_root.join(format!("on-b{number}")), [false, true].map(|v6| self.vip(v6).to_string()));
+            let root = root.to_str().expect("a plain path");
+            let mut arguments = vec!["--pin-root", root, "backend", "attach", "eth0"];
+            vips.iter().for_each(|vip| arguments.extend(["--vip", vip]));
+            backend.run(egctl, &arguments);
         }
     }
 
@@ -156,6 +182,22 @@ impl Topology {
 impl Drop for Topology {
     fn drop(&mut self) {
         remove_tree(&self.pin_root);
+    }
+}
+
+/// Two ends of a cable, up, sending finished checksums.
+fn veth(one: &Netns, one_name: &str, other: &Netns, other_name: &str) {
+    cable(one, one_name, other, other_name, false);
+}
+
+/// The same; with `offloads`, checksums and segmentation are left to whoever receives.
+fn cable(one: &Netns, one_name: &str, other: &Netns, other_name: &str, offloads: bool) {
+    one.ip(&format!("link add {one_name} type veth peer name {other_name} netns {}", other.name()));
+    for (space, name) in [(one, one_name), (other, other_name)] {
+        if !offloads {
+            space.run("ethtool", &["-K", name, "tx", "off"]);
+        }
+        space.ip(&format!("link set {name} up"));
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use eg_abi::{
     Addr, BACKEND_ON_LINK, CONF_RETURN_PATH, Conf, Drop as Reason, FlowKey, Forward, PROTO_TCP, PROTO_UDP, Plain as _,
 };
-use eg_balance::{hash, maglev};
+use eg_balance::hash;
 use eg_kernel_tests::packet::frame::{ACK, CLIENT_MAC, GATEWAY_MAC, SYN, TAG_AD, TAG_Q};
 use eg_kernel_tests::packet::gateway::backend_mac;
 use eg_kernel_tests::packet::outer::{self, Way};
@@ -58,7 +58,7 @@ fn shapes(frame: &Frame) -> Vec<(&'static str, Frame)> {
 const KINDS: [(&str, L4); 3] = [("SYN", L4::Tcp(SYN)), ("data", L4::Tcp(ACK)), ("UDP", L4::Udp)];
 
 /// The way of one flow, computed apart from the program.
-fn way(table: &maglev::Table, frame: &Frame, back: &Family, mode: Forward) -> (u32, Way) {
+fn way(table: &eg_balance::Ring, frame: &Frame, back: &Family, mode: Forward) -> (u32, Way) {
     let key = FlowKey::new(frame.source, frame.destination, frame.l4.proto());
     let picked = table.pick(hash::flow(KEY, &key.to_bytes()), |_| true).unwrap();
     let id = picked as u32 + 1;

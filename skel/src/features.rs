@@ -6,6 +6,10 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use nix::time::{ClockId, clock_getres};
 
+mod room;
+
+pub use room::decap_flags;
+
 /// `CONFIG_HZ`, for the rodata constant `eg_jiffies_hz`. The coarse clock ticks once a jiffy, and its resolution says so
 /// without a kernel configuration file.
 pub fn jiffies_hz() -> io::Result<u32> {

@@ -19,6 +19,7 @@ mod names;
 mod neigh;
 mod netlink;
 mod probe;
+mod resize;
 mod steering;
 mod sync;
 
@@ -139,6 +140,9 @@ impl Datapath {
     pub async fn apply(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
         lock(&self.tables).check(plan)?;
         let interfaces = interfaces(&self.netlink, plan).await?;
+        if plan.flows != self.plan.flows {
+            self.loaded = load::load(plan)?;
+        }
         let indices: Vec<u32> = interfaces.iter().map(|interface| interface.index).collect();
         self.fill(plan).await?;
         for interface in &interfaces {
@@ -149,7 +153,7 @@ impl Datapath {
         lock(&self.tables).retire(plan, Instant::now())?;
         self.vips.keep_only(&local).await?;
         self.links.keep_only(&indices)?;
-        self.loaded.sweep_tails()?;
+        self.loaded.finish()?;
         self.write_meta()?;
         self.plan = plan.clone();
         self.applied.notify_one();
@@ -185,8 +189,10 @@ impl Datapath {
             }
             tokio::time::sleep(RESOLVE_AGAIN).await;
         }
+        let trie = sync::guards::make_trie(&self.tables, &plan.guards).await?;
         let mut tables = lock(&self.tables);
         tables.commit_members()?;
+        tables.apply_guards(plan, trie)?;
         tables.add_vips(plan)
     }
 

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use eg_abi::{
     ADDR_SOURCE, ADDR_VIP, Addr, BACKEND_ON_LINK, Backend, BackendState, CONF_RETURN_PATH, Conf, Count, Drop as Reason,
-    Event, Flow, FlowKey, Forward, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
+    Event, Flow, FlowKey, Forward, Guards, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
 };
-use eg_balance::maglev;
+use eg_balance::ring::SLOTS;
+use eg_balance::{Ring, maglev};
 use eg_skel::sock_lookup::LookupSkelBuilder;
 use eg_skel::{Maps, features};
 use libbpf_rs::RingBufferBuilder;
@@ -169,20 +170,20 @@ impl Gateway {
         backend
     }
 
-    /// Makes a pool of backends (id, name, weight) and returns its table, whose indexes are those of the list.
-    pub fn pool(&self, id: u32, key: [u64; 2], backends: &[(u32, &str, u32)]) -> maglev::Table {
+    /// Makes a pool of backends (id, name, weight) and returns its ring, whose indexes are those of the list.
+    pub fn pool(&self, id: u32, key: [u64; 2], backends: &[(u32, &str, u32)]) -> Ring {
         let weights: Vec<(&str, u32)> = backends.iter().map(|(_, name, weight)| (*name, *weight)).collect();
-        let table = maglev::Table::new(key, &weights);
+        let ring = maglev::ring(key, &weights);
         let backend = |index: Option<usize>| index.map_or(0, |index| backends[index].0);
-        let slots: Vec<Slot> = (0..maglev::SLOTS)
-            .map(|slot| table.at(slot))
+        let slots: Vec<Slot> = (0..SLOTS)
+            .map(|slot| ring.at(slot))
             .map(|(primary, alternate)| Slot { primary: backend(primary), alternate: backend(alternate) })
             .collect();
         self.maps().rings.set(id, &slots).expect("write a ring");
-        let period = maglev::SLOTS as u32;
+        let period = ring.period() as u32;
         let pool = Pool { hash_key: key, backends: backends.len() as u32, period, ..Pool::default() };
         self.maps().pools.set(id, &pool).expect("write a pool");
-        table
+        ring
     }
 
     /// Makes a VIP with epoch 1, by nat.
@@ -191,6 +192,17 @@ impl Gateway {
         if !snat {
             self.maps().conf.set(0, &Conf { flags: CONF_RETURN_PATH, ..Conf::default() }).expect("write the conf");
         }
+    }
+
+    /// Sets flags of a VIP without ending its flows.
+    pub fn vip_flags(&self, id: u32, flags: u32) {
+        let vip = self.maps().vips.get(id).expect("read a vip");
+        self.maps().vips.set(id, &Vip { flags: vip.flags | flags, ..vip }).expect("write a vip");
+    }
+
+    /// Jiffies in a second.
+    pub fn hz(&self) -> u32 {
+        self.loaded().hz
     }
 
     /// Makes a VIP with epoch 1, by any mode (nat: with SNAT).
@@ -283,6 +295,11 @@ impl Loaded {
             maps.vip_stats.clear(id).expect("clear figures");
             maps.backend_stats.clear(id).expect("clear figures");
             maps.loads.clear(id);
+        }
+        maps.prefixes.clear().expect("clear the prefix lists");
+        maps.guard_conf.set(0, &Guards::default()).expect("clear the limits");
+        for (source, _) in maps.sources.entries().expect("the sources") {
+            maps.sources.delete(&source).expect("delete a source");
         }
         (0..maps.verdicts.capacity()).for_each(|i| maps.verdicts.clear(i).expect("clear the totals"));
         (0..maps.drops.capacity()).for_each(|i| maps.drops.clear(i).expect("clear the drops"));

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 
 use eg_abi::{Addr, Drop as Reason, Forward, PROTO_TCP, PROTO_UDP};
-use eg_balance::maglev;
 
 use super::frame::{ACK, BACKEND_ISN, CLIENT_ISN, CLIENT_MAC, GATEWAY_MAC, SYN};
 use super::gateway::backend_mac;
@@ -55,7 +54,7 @@ pub fn at(text: &str) -> SocketAddr {
 }
 
 /// VIPs 1 (TCP) and 2 (UDP) of `family` by nat, pool 1, backends 1 to 3.
-pub fn serve(gateway: &Gateway, family: &Family, snat: bool) -> maglev::Table {
+pub fn serve(gateway: &Gateway, family: &Family, snat: bool) -> eg_balance::Ring {
     let table = serve_by(gateway, family, family, Forward::Nat);
     gateway.vip(1, at(family.vip), PROTO_TCP, 1, snat);
     gateway.vip(2, at(family.vip), PROTO_UDP, 1, snat);
@@ -66,7 +65,7 @@ pub fn serve(gateway: &Gateway, family: &Family, snat: bool) -> maglev::Table {
 pub const GUE_PORT: u16 = 6090;
 
 /// The VIPs of `front`, forwarded by `mode` to the backends of `back`.
-pub fn serve_by(gateway: &Gateway, front: &Family, back: &Family, mode: Forward) -> maglev::Table {
+pub fn serve_by(gateway: &Gateway, front: &Family, back: &Family, mode: Forward) -> eg_balance::Ring {
     for (i, backend) in back.backends.iter().enumerate() {
         gateway.backend(i as u32 + 1, at(backend), back.source.parse().expect("an address"));
     }

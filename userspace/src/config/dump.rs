@@ -4,6 +4,8 @@
 //! `--dump` prints it. What it prints loads back to the same plan; listeners that the process terminates come before
 //! those that the kernel carries, whatever the order in the file was.
 
+mod guards;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,8 +13,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::plan::{
-    Algorithm, Certificate, DatapathPlan, ForwardPlan, LogFormat, Plan, Proto, SchemePlan, Target, TunnelSources,
-    XdpMode,
+    AffinityPlan, Algorithm, Certificate, DatapathPlan, EdgeAlgorithm, ForwardPlan, LogFormat, Plan, PoolPlan, Proto,
+    SchemePlan, Target, TunnelSources, XdpMode,
 };
 use super::value;
 
@@ -71,6 +73,7 @@ struct DatapathRest<'p> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tunnel_sources: Vec<String>,
     detach_on_exit: bool,
+    guards: guards::Guards<'p>,
 }
 
 #[derive(Serialize, Default)]
@@ -88,6 +91,10 @@ struct Listener<'p> {
     snat: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gue_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unused_ports: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guards: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<ListenerTls<'p>>,
 }
@@ -108,9 +115,20 @@ struct Route<'p> {
 #[derive(Serialize)]
 struct Pool {
     algorithm: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none", flatten)]
+    affinity: Option<Affinity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     drain_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_backend_down: Option<&'static str>,
     backends: Vec<Backend>,
+}
+
+#[derive(Serialize)]
+struct Affinity {
+    affinity_prefix_v4: u8,
+    affinity_prefix_v6: u8,
+    affinity_timeout: String,
 }
 
 #[derive(Serialize)]
@@ -165,6 +183,7 @@ fn datapath(plan: &DatapathPlan) -> Datapath<'_> {
         snat_ports: format!("{}-{}", plan.snat_ports.start(), plan.snat_ports.end()),
         tunnel_sources: tunnel_sources(plan.tunnel_sources),
         detach_on_exit: plan.detach_on_exit,
+        guards: guards::guards(&plan.guards),
     };
     Datapath { interfaces: &plan.interfaces, rest: Some(rest) }
 }
@@ -213,6 +232,8 @@ fn carried(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
                 ForwardPlan::Gue { port } => Some(port),
                 _ => None,
             },
+            unused_ports: Some(first.unused_ports.word()),
+            guards: Some(guards::chosen(&first.guards, first.proto)),
             ..Listener::default()
         })
     })
@@ -239,10 +260,19 @@ fn pools(plan: &Plan) -> BTreeMap<&str, Pool> {
             Backend { name: given(&backend.name, address), address, builtin, weight: backend.weight }
         });
         let algorithm = match pool.algorithm {
-            Algorithm::RoundRobin => "round-robin",
-            Algorithm::Maglev => "maglev",
+            EdgeAlgorithm::RoundRobin => "round-robin",
+            EdgeAlgorithm::Maglev => "maglev",
         };
-        pools.insert(pool.name.as_str(), Pool { algorithm, drain_timeout: None, backends: backends.collect() });
+        pools.insert(
+            pool.name.as_str(),
+            Pool {
+                algorithm,
+                affinity: None,
+                drain_timeout: None,
+                on_backend_down: None,
+                backends: backends.collect(),
+            },
+        );
     }
     for pool in plan.datapath.iter().flat_map(|datapath| &datapath.pools) {
         let backends = pool.backends.iter().map(|backend| Backend {
@@ -252,9 +282,29 @@ fn pools(plan: &Plan) -> BTreeMap<&str, Pool> {
             weight: backend.weight,
         });
         let drain_timeout = Some(value::duration_text(pool.drain_timeout));
-        pools.insert(&pool.name, Pool { algorithm: "maglev", drain_timeout, backends: backends.collect() });
+        let on_backend_down = Some(pool.on_backend_down.word());
+        let backends = backends.collect();
+        pools.insert(
+            &pool.name,
+            Pool {
+                algorithm: pool.algorithm.name(),
+                affinity: affinity(pool),
+                drain_timeout,
+                on_backend_down,
+                backends,
+            },
+        );
     }
     pools
+}
+
+fn affinity(pool: &PoolPlan) -> Option<Affinity> {
+    let AffinityPlan { prefix_v4, prefix_v6, timeout } = pool.affinity;
+    (pool.algorithm == Algorithm::SessionAffinity).then(|| Affinity {
+        affinity_prefix_v4: prefix_v4,
+        affinity_prefix_v6: prefix_v6,
+        affinity_timeout: value::duration_text(timeout),
+    })
 }
 
 fn given(name: &str, address: Option<SocketAddr>) -> Option<String> {

@@ -34,8 +34,6 @@ pub enum DatapathError {
     Refused { object: &'static str, log: Vec<String>, source: libbpf_rs::Error },
     /// Pins made by a version with another map layout lie under the same root.
     ForeignAbi { path: PathBuf, found: String, ours: u32 },
-    /// A pinned map has another capacity than the plan.
-    Capacity { map: &'static str, path: PathBuf, pinned: u32, wanted: u32 },
     /// A map or a pin refused an operation.
     Map { doing: String, source: Box<dyn Error + Send + Sync> },
     /// Routes, addresses or neighbours could not be read or changed.
@@ -98,10 +96,6 @@ impl fmt::Display for DatapathError {
             Self::ForeignAbi { path, found, ours } => write!(
                 f,
                 "{path:?} holds pins of another version ({found}, this one is v{ours}); `egctl detach` removes them, and with them the flows they carry"
-            ),
-            Self::Capacity { map, path, pinned, wanted } => write!(
-                f,
-                "datapath.flows: {map} pinned at {path:?} holds {pinned} entries, {wanted} are configured; keep {pinned}, or `egctl detach` first, which forgets the flows"
             ),
             Self::Map { doing, .. } => write!(f, "datapath: cannot {doing}"),
             Self::Netlink { doing, .. } => write!(f, "datapath: cannot {doing}"),

@@ -3,7 +3,7 @@
 //!
 //! `Datapath::start` calls it once. What it returns is loaded but attached to nothing, so a refusal here leaves what is
 //! running alone. Checked first, each with an error of its own: privileges and kernel features (`probe`), a BPF file
-//! system, pins of another ABI, a pinned flow table of another size.
+//! system, pins of another ABI.
 
 use std::fs;
 use std::io;
@@ -17,11 +17,12 @@ use eg_skel::share::{self, ShareError};
 use eg_skel::sock_lookup::LookupSkelBuilder;
 use eg_skel::{Maps, features, tc_ingress, xdp_ingress};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{MapMut, PrintLevel, set_print};
+use libbpf_rs::{MapCore, MapHandle, MapMut, PrintLevel, set_print};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attach::ladder::Programs;
 use super::error::DatapathError;
+use super::resize::{self, Resize};
 use crate::config::plan::{DatapathPlan, XdpMode};
 
 /// Programs in the kernel, not yet attached. Dropping it unloads what nobody attached.
@@ -33,6 +34,8 @@ pub(crate) struct Loaded {
     frags: bool,
     pub(crate) sk_lookup: OwnedFd,
     pub(crate) maps: Arc<Maps>,
+    /// The flow table has another capacity than the pinned one, whose flows it has now.
+    resize: Option<Resize>,
     /// Where maps and links are pinned.
     pub(crate) folder: PathBuf,
 }
@@ -44,10 +47,18 @@ struct Ingress {
 }
 
 impl Loaded {
-    /// Removes the tables of programs that no attached program calls any more.
-    pub(crate) fn sweep_tails(&self) -> Result<(), DatapathError> {
+    /// The programs run everywhere: what they replaced goes, its flow table and its tables of programs.
+    pub(crate) fn finish(&mut self) -> Result<(), DatapathError> {
+        if let Some(resize) = self.resize.take() {
+            resize.finish()?;
+        }
         let keep: Vec<&Path> = [&self.xdp, &self.tc].into_iter().flatten().map(|ingress| &*ingress.tails).collect();
         sweep_tails(&self.folder, &keep)
+    }
+
+    /// For an object that is loaded after the first.
+    fn flows(&self) -> Flows<'_> {
+        self.resize.as_ref().map_or(Flows::Pinned, |resize| Flows::Of(resize.table()))
     }
 }
 
@@ -55,7 +66,7 @@ impl Programs for Loaded {
     fn xdp(&mut self) -> Result<(BorrowedFd<'_>, bool), DatapathError> {
         let ingress = match self.xdp.take() {
             Some(ingress) => ingress,
-            None => load_xdp(&self.plan, &self.folder, self.frags)?,
+            None => load_xdp(&self.plan, &self.folder, self.frags, self.flows())?.0,
         };
         Ok((self.xdp.insert(ingress).program.as_fd(), self.frags))
     }
@@ -63,10 +74,20 @@ impl Programs for Loaded {
     fn tc(&mut self) -> Result<BorrowedFd<'_>, DatapathError> {
         let ingress = match self.tc.take() {
             Some(ingress) => ingress,
-            None => load_tc(&self.plan, &self.folder)?,
+            None => load_tc(&self.plan, &self.folder, self.flows())?.0,
         };
         Ok(self.tc.insert(ingress).program.as_fd())
     }
+}
+
+/// Which flow table an object is to use.
+#[derive(Clone, Copy)]
+enum Flows<'a> {
+    Pinned,
+    /// One of its own, which is to take the pinned one's place.
+    New,
+    /// The one that another object has, and that is to take the pinned one's place.
+    Of(&'a MapHandle),
 }
 
 /// A pinned table of programs, followed by the number of the program that calls them. The kernel empties such a table when
@@ -80,28 +101,47 @@ const LOG_LINES: usize = 20;
 /// load runs at a time, on the control thread.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Loads what the plan will need for certain; the first of the ladder's objects makes the maps.
+/// Loads what the plan needs for certain; the first of the ladder's objects makes the maps.
 pub(crate) fn load(plan: &DatapathPlan) -> Result<Loaded, DatapathError> {
     let folder = pin_folder(&plan.pin_root)?;
     set_print(Some((PrintLevel::Info, |_, line| {
         let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
         log.extend(line.lines().map(str::to_string));
     })));
+    let flows = match resize::pinned(&folder)? {
+        Some(pinned) if pinned != entries(plan) => Flows::New,
+        _ => Flows::Pinned,
+    };
     let frags = features::xdp_frags();
-    let (xdp, tc) = match plan.xdp {
-        XdpMode::Tc => (None, Some(load_tc(plan, &folder)?)),
-        XdpMode::Auto | XdpMode::Native | XdpMode::Generic => (Some(load_xdp(plan, &folder, frags)?), None),
+    forget_sources(&folder, plan.guards.sources)?;
+    let (xdp, tc, flows) = match plan.xdp {
+        XdpMode::Tc => {
+            let (tc, flows) = load_tc(plan, &folder, flows)?;
+            (None, Some(tc), flows)
+        }
+        XdpMode::Auto | XdpMode::Native | XdpMode::Generic => {
+            let (xdp, flows) = load_xdp(plan, &folder, frags, flows)?;
+            (Some(xdp), None, flows)
+        }
     };
     let sk_lookup = load_sk_lookup(&folder)?;
-    let maps = Arc::new(Maps::open(&folder)?);
-    Ok(Loaded { plan: plan.clone(), xdp, tc, frags, sk_lookup, maps, folder })
+    let (maps, resize) = match flows {
+        Some(flows) => (Maps::open_with_flows(&folder, &flows)?, Some(Resize::begin(&folder, flows)?)),
+        None => (Maps::open(&folder)?, None),
+    };
+    Ok(Loaded { plan: plan.clone(), xdp, tc, frags, sk_lookup, maps: Arc::new(maps), resize, folder })
 }
 
-/// What the two skeletons have in common, and no type says.
+/// Under NAT a flow is two entries.
+fn entries(plan: &DatapathPlan) -> u32 {
+    plan.flows.saturating_mul(2)
+}
+
+/// Before load: what the two objects have in common, and no type says.
 macro_rules! configure {
-    ($open:ident, $plan:ident, $folder:ident, $object:ident, $frags:expr) => {
-        // Under NAT a flow is two entries.
-        $open.maps.eg_flows.set_max_entries($plan.flows.saturating_mul(2)).map_err(refused($object))?;
+    ($open:ident, $plan:ident, $folder:ident, $object:ident, $flows:ident, $frags:expr) => {
+        $open.maps.eg_flows.set_max_entries(entries($plan)).map_err(refused($object))?;
+        $open.maps.eg_sources.set_max_entries($plan.guards.sources).map_err(refused($object))?;
         if let Some(tunables) = $open.maps.rodata_data.as_deref_mut() {
             let hz = features::jiffies_hz().map_err(DatapathError::system("ask for the kernel's tick"))?;
             tunables.eg_snat_port_min = u32::from(*$plan.snat_ports.start());
@@ -109,11 +149,30 @@ macro_rules! configure {
             tunables.eg_jiffies_hz = hz;
             tunables.eg_xdp_frags = u8::from($frags);
         }
-        share::reuse_pinned($open.open_object_mut(), $folder).map_err(|error| shared(error, $folder))?;
+        if let Flows::Of(table) = $flows {
+            $open.maps.eg_flows.reuse_fd(table.as_fd()).map_err(refused($object))?;
+        }
+        let except = (!matches!($flows, Flows::Pinned)).then_some(resize::FLOWS);
+        share::reuse_pinned($open.open_object_mut(), $folder, except).map_err(shared)?;
     };
 }
 
-fn load_xdp(plan: &DatapathPlan, folder: &Path, frags: bool) -> Result<Ingress, DatapathError> {
+/// After load: the program, and its flow table if that is new.
+macro_rules! finish {
+    ($skel:ident, $program:ident, $tails:ident, $folder:ident, $flows:ident) => {{
+        share::pin_missing($skel.object_mut(), $folder).map_err(shared)?;
+        let new = matches!($flows, Flows::New).then(|| MapHandle::try_from(&$skel.maps.eg_flows)).transpose();
+        let new = new.map_err(DatapathError::map("keep the new flow table"))?;
+        (ingress($skel.progs.$program.as_fd(), &mut $skel.maps.$tails, $folder)?, new)
+    }};
+}
+
+fn load_xdp(
+    plan: &DatapathPlan,
+    folder: &Path,
+    frags: bool,
+    flows: Flows<'_>,
+) -> Result<(Ingress, Option<MapHandle>), DatapathError> {
     const OBJECT: &str = "bpf/xdp/ingress";
     let mut storage = MaybeUninit::uninit();
     let mut open = xdp_ingress::IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
@@ -122,20 +181,22 @@ fn load_xdp(plan: &DatapathPlan, folder: &Path, frags: bool) -> Result<Ingress, 
             program.set_flags(features::XDP_HAS_FRAGS);
         }
     }
-    configure!(open, plan, folder, OBJECT, frags);
+    configure!(open, plan, folder, OBJECT, flows, frags);
     let mut skel = open.load().map_err(refused(OBJECT))?;
-    share::pin_missing(skel.object_mut(), folder).map_err(|error| shared(error, folder))?;
-    ingress(skel.progs.eg_xdp_ingress.as_fd(), &mut skel.maps.xdp_tails, folder)
+    Ok(finish!(skel, eg_xdp_ingress, xdp_tails, folder, flows))
 }
 
-fn load_tc(plan: &DatapathPlan, folder: &Path) -> Result<Ingress, DatapathError> {
+fn load_tc(
+    plan: &DatapathPlan,
+    folder: &Path,
+    flows: Flows<'_>,
+) -> Result<(Ingress, Option<MapHandle>), DatapathError> {
     const OBJECT: &str = "bpf/tc/ingress";
     let mut storage = MaybeUninit::uninit();
     let mut open = tc_ingress::IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
-    configure!(open, plan, folder, OBJECT, false);
+    configure!(open, plan, folder, OBJECT, flows, false);
     let mut skel = open.load().map_err(refused(OBJECT))?;
-    share::pin_missing(skel.object_mut(), folder).map_err(|error| shared(error, folder))?;
-    ingress(skel.progs.eg_tc_ingress.as_fd(), &mut skel.maps.tc_tails, folder)
+    Ok(finish!(skel, eg_tc_ingress, tc_tails, folder, flows))
 }
 
 fn ingress(program: BorrowedFd<'_>, tails: &mut MapMut<'_>, folder: &Path) -> Result<Ingress, DatapathError> {
@@ -146,6 +207,7 @@ fn ingress(program: BorrowedFd<'_>, tails: &mut MapMut<'_>, folder: &Path) -> Re
     Ok(Ingress { program, tails: path })
 }
 
+/// Removes the tables of programs that no attached program calls any more: all but `keep`.
 fn sweep_tails(folder: &Path, keep: &[&Path]) -> Result<(), DatapathError> {
     let fail = |source| DatapathError::PinRoot { path: folder.to_path_buf(), source };
     for entry in fs::read_dir(folder).map_err(fail)? {
@@ -158,13 +220,25 @@ fn sweep_tails(folder: &Path, keep: &[&Path]) -> Result<(), DatapathError> {
     Ok(())
 }
 
+/// A table of sources that has another size is left to the programs that run with it: buckets are a few seconds' memory,
+/// and all that is lost by a new table is that each begins full.
+fn forget_sources(folder: &Path, capacity: u32) -> Result<(), DatapathError> {
+    let path = folder.join("eg_sources");
+    // No pin is the first start's; one that cannot be read is named when it is to be shared.
+    let Ok(pinned) = MapHandle::from_pinned_path(&path) else { return Ok(()) };
+    if pinned.max_entries() != capacity {
+        fs::remove_file(&path).map_err(DatapathError::system("unpin the old table of sources"))?;
+    }
+    Ok(())
+}
+
 fn load_sk_lookup(folder: &Path) -> Result<OwnedFd, DatapathError> {
     const OBJECT: &str = "bpf/sock/lookup";
     let mut storage = MaybeUninit::uninit();
     let mut open = LookupSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
-    share::reuse_pinned(open.open_object_mut(), folder).map_err(|error| shared(error, folder))?;
+    share::reuse_pinned(open.open_object_mut(), folder, None).map_err(shared)?;
     let mut skel = open.load().map_err(refused(OBJECT))?;
-    share::pin_missing(skel.object_mut(), folder).map_err(|error| shared(error, folder))?;
+    share::pin_missing(skel.object_mut(), folder).map_err(shared)?;
     skel.progs.eg_sk_lookup.as_fd().try_clone_to_owned().map_err(DatapathError::system("keep the sk_lookup program"))
 }
 
@@ -178,13 +252,8 @@ fn refused(object: &'static str) -> impl FnOnce(libbpf_rs::Error) -> DatapathErr
     }
 }
 
-fn shared(error: ShareError, folder: &Path) -> DatapathError {
-    match error {
-        ShareError::Differs { map, property: "max_entries", pinned, wanted } if map == "eg_flows" => {
-            DatapathError::Capacity { map: "eg_flows", path: folder.join(map), pinned, wanted }
-        }
-        error => DatapathError::map("share the pinned maps")(error),
-    }
+fn shared(error: ShareError) -> DatapathError {
+    DatapathError::map("share the pinned maps")(error)
 }
 
 /// Makes `<pin_root>/v<ABI>`, on bpffs and alone there.

@@ -708,6 +708,58 @@ f.toml:7:16: datapath.detach_on_exit: expected true or false, found a whole numb
     ),
     (
         r#"[datapath]
+interfaces=["eth0"]
+[datapath.guards]
+allow=["10.0.0.1/8","::ffff:10.0.0.0/104"]
+deny=["10.0.0.0/33","example.com"]
+deny_files="bad.txt"
+source_pps=1000000
+source_burst=50
+source_flows_per_s=10000001
+udp_burst=0
+udp_amplification=1.5
+source_prefix_v4=33
+source_prefix_v6=8
+sources=1
+udp_pp=5
+[[listeners]]
+name="a"
+address="192.0.2.1:80"
+protocol="tcp"
+pool="p"
+guards=["prefixes","udp_pps","source_flow"]
+[[listeners]]
+name="b"
+address="192.0.2.1:81"
+protocol="http"
+guards=[]
+[[routes]]
+listener="b"
+pool="p"
+[[pools.p.backends]]
+address="10.0.0.1:80"
+"#,
+        r#"
+f.toml:4:8: datapath.guards.allow[0]: "10.0.0.1/8" has bits behind its length: expected "10.0.0.0/8", or "10.0.0.1" alone
+f.toml:4:21: datapath.guards.allow[1]: "::ffff:10.0.0.0/104" is an IPv4 address in disguise: expected it as "10.0.0.0"
+f.toml:5:7: datapath.guards.deny[0]: "10.0.0.0/33" has the length "33": expected 0 to 32
+f.toml:5:21: datapath.guards.deny[1]: "example.com" is not a prefix: expected "192.0.2.0/24", "2001:db8::/32" or an address
+f.toml:6:12: datapath.guards.deny_files: expected a list of strings, found a string
+f.toml:8:14: datapath.guards.source_burst: expected at least 10000, what source_pps = 1000000 lets through in 10 ms
+f.toml:9:20: datapath.guards.source_flows_per_s: expected a whole number from 0 to 10000000
+f.toml:10:11: datapath.guards.udp_burst: expected a whole number from 1 to 10000000
+f.toml:11:19: datapath.guards.udp_amplification: expected a whole number from 0 to 1000, found a number with a fraction
+f.toml:12:18: datapath.guards.source_prefix_v4: expected a whole number from 8 to 32
+f.toml:13:18: datapath.guards.source_prefix_v6: expected a whole number from 16 to 128
+f.toml:14:9: datapath.guards.sources: expected a whole number from 1024 to 16777216
+f.toml:15:1: datapath.guards.udp_pp: unknown key (did you mean "udp_pps"?)
+f.toml:21:20: listeners[0].guards[1]: "udp_pps" is for udp listeners, this one is tcp
+f.toml:21:30: listeners[0].guards[2]: "source_flow" is not one of "prefixes", "source_pps", "source_flows", "udp_pps", "udp_amplification" (did you mean "source_flows"?)
+f.toml:26:8: listeners[1].guards: is for tcp and udp listeners; http goes by [[routes]]
+"#,
+    ),
+    (
+        r#"[datapath]
 interfaces="eth0"
 xdp="hw"
 snat_ports="1-5000"

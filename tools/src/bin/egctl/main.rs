@@ -2,9 +2,11 @@
 //! egctl: what the operator asks a running gateway, or what one left in the kernel.
 //!
 //! `status` asks the process over its admin address. `vips`, `pools` and `drops` read the pinned maps, so they answer when
-//! no process runs as well; `detach` takes everything of ours off the host. Nothing but `detach` changes anything.
+//! no process runs as well; `detach` takes everything of ours off the host. `backend` is for the hosts behind a gateway.
+//! Nothing but `detach`, `backend attach` and `backend detach` changes anything.
 
 mod admin;
+mod backend;
 mod kernel;
 mod table;
 
@@ -48,6 +50,9 @@ enum What {
     Drops,
     /// Takes programs, pins and local addresses of ours off the host, in this network namespace; flows are forgotten
     Detach,
+    /// On a backend host: takes a gateway's packets out of their tunnels
+    #[command(subcommand)]
+    Backend(backend::What),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
         What::Pools => kernel::pools(&arguments.pin_root).map(|table| table.render(arguments.json)),
         What::Drops => kernel::drops(&arguments.pin_root).map(|table| table.render(arguments.json)),
         What::Detach => kernel::detach(&arguments.pin_root),
+        What::Backend(what) => backend::run(what, &arguments.pin_root, arguments.json),
     };
     match done {
         Ok(text) => {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{File, Host, Names, flag, number, of_kind, pools};
+use super::{File, Host, Names, flag, guards, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
-use crate::config::plan::{Algorithm, DatapathPlan, ForwardPlan, PoolPlan, Proto, TunnelSources, VipPlan, XdpMode};
+use crate::config::plan::{DatapathPlan, ForwardPlan, PoolPlan, Proto, TunnelSources, UnusedPorts, VipPlan, XdpMode};
 use crate::config::schema::{Forward, Listener, Pool, Protocol};
 
 /// The port that the IANA assigned to GUE.
@@ -48,6 +48,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         if used.insert(&pool.name.value, pools::kernel(pool)).is_none() {
             carriable(pool, listener, problems);
         }
+        let chosen = guards::chosen(listener, protocol, problems);
         for address in &listener.addresses {
             vip(address, listener, pool, problems);
             vips.push(VipPlan {
@@ -56,9 +57,12 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
                 proto: if protocol == Protocol::Tcp { Proto::Tcp } else { Proto::Udp },
                 pool: pool.name.value.clone(),
                 forward: forward(listener),
+                unused_ports: listener.unused_ports.as_ref().map(|at| at.value).unwrap_or_default(),
+                guards: chosen.clone(),
             });
         }
     }
+    unused_ports(file, problems);
     capacity(&vips, used.len(), file, problems);
     interfaces(file, problems);
     let snat_ports = keys.snat_ports.as_ref().map_or(10_240..=32_767, |ports| ports.value.clone());
@@ -75,6 +79,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
             format!("{first}-{last} overlaps this host's own ports {low}-{high} (net.ipv4.ip_local_port_range)");
         problems.error(place, message);
     }
+    let guards = guards::guards(file, &vips, host, problems);
     let xdp = mode?;
     if keys.interfaces.is_empty() {
         return None;
@@ -89,6 +94,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         snat_ports,
         tunnel_sources: tunnel_sources(file, problems),
         detach_on_exit: flag(&keys.detach_on_exit, false),
+        guards,
         vips,
         pools: used.into_values().collect(),
         local_vips,
@@ -146,11 +152,6 @@ fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
 /// Whether the kernel can balance over this pool at all.
 fn carriable(pool: &Pool, listener: &Listener, problems: &Problems) {
     let user = &listener.place.path;
-    if let Some(algorithm) = pool.algorithm.as_ref().filter(|at| at.value != Algorithm::Maglev) {
-        let message =
-            format!("\"round-robin\" is for routes; {user} uses this pool at L4, where it must be \"maglev\"");
-        problems.error(&algorithm.place, message);
-    }
     if pool.backends.len() > MAX_BACKENDS {
         let message =
             format!("{} backends: at most {MAX_BACKENDS} in a pool that {user} uses at L4", pool.backends.len());
@@ -196,6 +197,22 @@ fn vip(address: &At<std::net::SocketAddr>, listener: &Listener, pool: &Pool, pro
             address.value, backend.place.path, backend.value
         );
         problems.error(&address.place, message);
+    }
+}
+
+/// What is left of an address belongs to all of its listeners: they must agree.
+fn unused_ports(file: &File, problems: &Problems) {
+    let mut said: HashMap<IpAddr, (&Listener, UnusedPorts)> = HashMap::new();
+    for (listener, _) in of_kind(file, Protocol::is_l4) {
+        let Some(policy) = &listener.unused_ports else { continue };
+        for address in &listener.addresses {
+            let (earlier, word) = *said.entry(address.value.ip()).or_insert((listener, policy.value));
+            if word != policy.value {
+                let ip = address.value.ip();
+                let place = &earlier.place.path;
+                problems.error(&policy.place, format!("{place} says {:?} for the rest of {ip}", word.word()));
+            }
+        }
     }
 }
 
