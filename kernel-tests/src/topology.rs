@@ -12,6 +12,7 @@
 //! program too (so every end that may receive one runs XDP_PASS), and senders must compute checksums themselves.
 
 pub mod config;
+pub mod direct;
 pub mod dsr;
 pub mod echo;
 pub mod expect;

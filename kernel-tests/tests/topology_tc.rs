@@ -9,6 +9,7 @@ use std::time::Duration;
 use eg_abi::{PROTO_TCP, PROTO_UDP, Stats, VipKey};
 use eg_kernel_tests::require;
 use eg_kernel_tests::topology::config::{SERVICE, Service};
+use eg_kernel_tests::topology::direct::{self, Direct};
 use eg_kernel_tests::topology::echo::{Connection, Echo, Flow};
 use eg_kernel_tests::topology::foreign::{self, Tcx};
 use eg_kernel_tests::topology::gateway::{Gateway, binary, maps, refusal};
@@ -123,6 +124,44 @@ fn many_small_flows_of_both_transports_pass_by_tc() {
             }
         });
         assert_eq!(stats(&topology, v6, PROTO_UDP).packets, 50);
+    }
+}
+
+/// The client sends trains of packets with checksums only begun, the gateway's interface takes neither: so what goes out
+/// is cut up and summed behind our rewriting, and the backends judge the pieces. Full segments do not fit a tunnel; the
+/// errors that say so are made of such trains as well, and the client judges them.
+#[test]
+fn every_direct_mode_wraps_trains_of_packets_and_complains_of_those_too_long() {
+    if !can_run() || !["tc", "sysctl"].iter().all(|feature| require(feature)) {
+        return;
+    }
+    let (topology, _echoes) = direct::start(true);
+    topology.gateway.run("ethtool", &["-K", "eth0", "tx", "off"]);
+    let mut gateway: Option<Gateway<'_>> = None;
+    for wide in [false, true] {
+        if wide {
+            topology.widen(1600);
+        }
+        for direct in Direct::all() {
+            println!("{direct:?}, wide: {wide}");
+            match &mut gateway {
+                None => gateway = Some(Gateway::start(&topology, &direct.toml(&topology, "tc"))),
+                Some(gateway) => gateway.reload(&direct.toml(&topology, "tc")),
+            }
+            // What the client has learned from the case before.
+            topology.client.ip("route flush cache");
+            topology.client.ip("-6 route flush cache");
+            let maps = maps(&topology).expect("pinned maps");
+            let told = || maps.drops.sum(eg_abi::Drop::TooBig.code()).expect("eg_drops").packets;
+            let before = told();
+            topology.client.enter(|| {
+                let mut connection = Connection::open(direct.vip(&topology)).expect("a connection");
+                direct::moves(&mut connection, 4 << 20);
+                let flow = Flow::open(direct.vip(&topology)).expect("a socket");
+                flow.exchange(&[7; 1200]).expect("an echo");
+            });
+            assert_eq!(told() > before, !wide && direct.forward != "l2", "{direct:?}, wide: {wide}");
+        }
     }
 }
 

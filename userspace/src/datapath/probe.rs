@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs;
 
+use eg_skel::features;
 use libbpf_rs::{MapType, ProgramType};
 
 use super::attach::tc::tcx_programs;
@@ -30,6 +31,8 @@ pub struct Capabilities {
     pub tc: bool,
     /// Links for tc programs; without them a clsact filter.
     pub tcx: bool,
+    /// Under tc: whether trains of IPv6 packets can be sent in IPv4.
+    pub six_in_four: bool,
     pub sk_lookup: bool,
     pub ring_buffer: bool,
     pub lru_hash: bool,
@@ -46,6 +49,7 @@ impl Capabilities {
             xdp: may && ProgramType::Xdp.is_supported().unwrap_or(false),
             tc: may && ProgramType::SchedCls.is_supported().unwrap_or(false),
             tcx: may && tcx_programs(LOOPBACK).is_some(),
+            six_in_four: may && features::skb_six_in_four(),
             sk_lookup: may && ProgramType::SkLookup.is_supported().unwrap_or(false),
             ring_buffer: may && MapType::RingBuf.is_supported().unwrap_or(false),
             lru_hash: may && MapType::LruHash.is_supported().unwrap_or(false),
@@ -166,6 +170,7 @@ mod tests {
             xdp: false,
             tc: false,
             tcx: false,
+            six_in_four: false,
             sk_lookup: false,
             ring_buffer: false,
             lru_hash: false,
