@@ -118,10 +118,10 @@ fn by_xdp(
             return Ok(Ok((mode, None)));
         }
         // The kernel lets an interface have one mode at a time: tc stands in between.
-        if xdp::carries(&link, place.index).is_some() {
-            if let Err(error) = tc(links, place, programs) {
-                tracing::warn!(interface = place.name, %error, "a gap, while the mode of xdp changes");
-            }
+        if xdp::carries(&link, place.index).is_some()
+            && let Err(error) = tc(links, place, programs)
+        {
+            tracing::warn!(interface = place.name, %error, "a gap, while the mode of xdp changes");
         }
         drop_link(&path, &link);
     }

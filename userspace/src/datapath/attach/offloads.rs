@@ -62,13 +62,13 @@ pub(super) fn restore(path: &Path, index: u32) -> Result<bool, DatapathError> {
     }
     let map = MapHandle::from_pinned_path(path).map_err(DatapathError::map(format!("open the pinned map {path:?}")))?;
     let [changed, namespace] = recall(&map)?;
-    if namespace == this_namespace()? {
-        if let Ok(name) = nix::net::if_::if_indextoname(index) {
-            let name = name.to_string_lossy().into_owned();
-            let restored = get(&name).and_then(|flags| set(&name, flags | changed as u32));
-            if let Err(error) = restored {
-                tracing::warn!(interface = name, %error, "cannot turn its offloads on again");
-            }
+    if namespace == this_namespace()?
+        && let Ok(name) = nix::net::if_::if_indextoname(index)
+    {
+        let name = name.to_string_lossy().into_owned();
+        let restored = get(&name).and_then(|flags| set(&name, flags | changed as u32));
+        if let Err(error) = restored {
+            tracing::warn!(interface = name, %error, "cannot turn its offloads on again");
         }
     }
     fs::remove_file(path).map_err(|source| DatapathError::PinRoot { path: path.into(), source })?;
