@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The packet table once more, on `bpf/tc/ingress` (`packet::hook`): the same frames, the same verdicts, the same bytes.
 
+#[path = "packets_algorithms.rs"]
+mod algorithms;
 #[path = "guards.rs"]
 mod guards;
 #[path = "packets_icmp.rs"]

@@ -15,6 +15,7 @@ mod events;
 mod figures;
 mod keeper;
 mod load;
+mod loads;
 mod names;
 mod neigh;
 mod netlink;
@@ -112,6 +113,8 @@ impl Datapath {
             changes: Netlink::changes()?,
             events: Events::open(&loaded.maps.events)?,
             applied: Arc::clone(&applied),
+            folder: loaded.folder.clone(),
+            timeouts: plan.timeouts,
         };
         let mut datapath = Datapath {
             tables,

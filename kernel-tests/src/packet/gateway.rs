@@ -62,6 +62,8 @@ pub struct Tunables {
     /// Entries of the flow tables, established and half-open.
     pub flows: u32,
     pub opening: u32,
+    /// Choices that are random are made by the flow's hash.
+    pub hash_chooses: bool,
 }
 
 impl Default for Tunables {
@@ -73,6 +75,7 @@ impl Default for Tunables {
             icmp_rate: 1000,
             flows: 16384,
             opening: 16384,
+            hash_chooses: false,
         }
     }
 }

@@ -91,6 +91,7 @@ macro_rules! load {
         rodata.eg_timeout_closing_s = $tunables.timeout_closing_s;
         rodata.eg_icmp_rate = $tunables.icmp_rate;
         rodata.eg_jiffies_hz = $hz;
+        rodata.eg_test = u8::from($tunables.hash_chooses);
         open.maps.eg_flows.set_max_entries($tunables.flows).expect("the size of the flow table");
         open.maps.eg_opening.set_max_entries($tunables.opening).expect("the size of the half-open table");
         open.load().expect("load the object")

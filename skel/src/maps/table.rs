@@ -72,6 +72,16 @@ impl<K: Plain, V: Plain> Table<K, V> {
         Ok(entries)
     }
 
+    /// Shows every entry, some of them twice or not at all if the table changes meanwhile; keeps none.
+    pub fn for_each(&self, mut show: impl FnMut(K, V)) -> Result<(), MapError> {
+        self.walk(|key, value| {
+            let entry = K::from_bytes(key).zip(V::from_bytes(value));
+            let (key, value) = entry.ok_or_else(|| MapError::shape(&self.handle))?;
+            show(key, value);
+            Ok(())
+        })
+    }
+
     /// Writes every entry into `other`, over what is there; how many. The table may change meanwhile.
     pub fn copy_to(&self, other: &Self) -> Result<u64, MapError> {
         let mut chunk = Chunk::default();

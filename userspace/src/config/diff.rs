@@ -85,6 +85,7 @@ fn datapath(old: &DatapathPlan, new: &mut DatapathPlan, hot: &mut Vec<Change>, c
         cold.push(secret("datapath.hash_seed"));
         new.hash_seed = old.hash_seed;
     }
+    keep(&old.timeouts, &mut new.timeouts, "datapath.timeout_*", cold);
     note(&old.tunnel_sources, &new.tunnel_sources, "datapath.tunnel_sources", hot);
     keep(&old.guards.sources, &mut new.guards.sources, "datapath.guards.sources", cold);
     guards(&old.guards, &new.guards, hot);

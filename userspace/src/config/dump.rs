@@ -70,6 +70,10 @@ struct DatapathRest<'p> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hash_seed: Option<String>,
     snat_ports: String,
+    timeout_opening: String,
+    timeout_established: String,
+    timeout_closing: String,
+    timeout_udp: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tunnel_sources: Vec<String>,
     detach_on_exit: bool,
@@ -181,6 +185,10 @@ fn datapath(plan: &DatapathPlan) -> Datapath<'_> {
         flows: plan.flows,
         hash_seed: plan.hash_seed.map(|seed| value::hex(&seed)),
         snat_ports: format!("{}-{}", plan.snat_ports.start(), plan.snat_ports.end()),
+        timeout_opening: value::duration_text(plan.timeouts.opening),
+        timeout_established: value::duration_text(plan.timeouts.open),
+        timeout_closing: value::duration_text(plan.timeouts.closing),
+        timeout_udp: value::duration_text(plan.timeouts.udp),
         tunnel_sources: tunnel_sources(plan.tunnel_sources),
         detach_on_exit: plan.detach_on_exit,
         guards: guards::guards(&plan.guards),

@@ -80,6 +80,7 @@ pub struct DatapathPlan {
     /// `None`: random, made once and kept with the pins.
     pub hash_seed: Option<[u8; 16]>,
     pub snat_ports: RangeInclusive<u16>,
+    pub timeouts: Timeouts,
     /// What the sources of outer headers are taken from; `None`: our own address towards the backend.
     pub tunnel_sources: TunnelSources,
     pub detach_on_exit: bool,
@@ -199,6 +200,26 @@ impl ForwardPlan {
     /// Whether replies bypass us: the backend answers from the VIP itself.
     pub fn is_direct(self) -> bool {
         !matches!(self, ForwardPlan::Nat { .. })
+    }
+}
+
+/// How long a half of a flow may be idle, by its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Half-open.
+    pub opening: Duration,
+    /// Established TCP.
+    pub open: Duration,
+    /// TCP after a FIN or RST.
+    pub closing: Duration,
+    pub udp: Duration,
+}
+
+impl Default for Timeouts {
+    /// Those of `bpf/lib/tunables.h`, where the reasons are.
+    fn default() -> Timeouts {
+        let of = Duration::from_secs;
+        Timeouts { opening: of(70), open: of(7440), closing: of(60), udp: of(300) }
     }
 }
 

@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use eg_skel::abi;
 use eg_skel::share::{self, ShareError};
@@ -146,6 +147,11 @@ macro_rules! configure {
             let hz = features::jiffies_hz().map_err(DatapathError::system("ask for the kernel's tick"))?;
             tunables.eg_snat_port_min = u32::from(*$plan.snat_ports.start());
             tunables.eg_snat_port_max = u32::from(*$plan.snat_ports.end());
+            let seconds = |timeout: Duration| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
+            tunables.eg_timeout_opening_s = seconds($plan.timeouts.opening);
+            tunables.eg_timeout_open_s = seconds($plan.timeouts.open);
+            tunables.eg_timeout_closing_s = seconds($plan.timeouts.closing);
+            tunables.eg_timeout_udp_s = seconds($plan.timeouts.udp);
             tunables.eg_jiffies_hz = hz;
             tunables.eg_xdp_frags = u8::from($frags);
         }

@@ -242,6 +242,13 @@ impl Tables {
         addresses.into_iter().collect()
     }
 
+    /// Whether some pool's choice depends on how busy its backends are.
+    pub(crate) fn chooses_by_load(&self) -> bool {
+        use Algorithm::{Ewma, LeastConnections, LeastRequests, P2c};
+        let by_load = |algorithm| matches!(algorithm, Ewma | LeastConnections | LeastRequests | P2c);
+        self.pools.values().any(|pool| pool.chooses.is_some_and(|(algorithm, _)| by_load(algorithm)))
+    }
+
     /// How many backends that take flows have no next hop.
     pub(crate) fn unresolved(&self) -> usize {
         self.backends.values().filter(|entry| entry.is(BackendState::Up) && !entry.resolved()).count()

@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{File, Host, Names, flag, guards, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
-use crate::config::plan::{DatapathPlan, ForwardPlan, PoolPlan, Proto, TunnelSources, UnusedPorts, VipPlan, XdpMode};
+use crate::config::plan::{
+    DatapathPlan, ForwardPlan, PoolPlan, Proto, Timeouts, TunnelSources, UnusedPorts, VipPlan, XdpMode,
+};
 use crate::config::schema::{Forward, Listener, Pool, Protocol};
 
 /// The port that the IANA assigned to GUE.
@@ -92,6 +95,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         flows: u32::try_from(number(&keys.flows, FLOWS)).unwrap_or(u32::MAX),
         hash_seed: keys.hash_seed.as_ref().map(|seed| seed.value),
         snat_ports,
+        timeouts: timeouts(file, problems),
         tunnel_sources: tunnel_sources(file, problems),
         detach_on_exit: flag(&keys.detach_on_exit, false),
         guards,
@@ -111,6 +115,25 @@ fn forward(listener: &Listener) -> ForwardPlan {
             ForwardPlan::Gue { port: u16::try_from(port).unwrap_or(GUE_PORT) }
         }
         Forward::L2 => ForwardPlan::L2,
+    }
+}
+
+/// Whole seconds, one at least: what the kernel side counts in.
+fn timeouts(file: &File, problems: &Problems) -> Timeouts {
+    let keys = &file.datapath;
+    let default = Timeouts::default();
+    let of = |key: &Option<At<Duration>>, default| {
+        let Some(at) = key else { return default };
+        if at.value.as_secs() == 0 || at.value.subsec_nanos() != 0 {
+            problems.error(&at.place, "expected whole seconds, at least \"1s\"");
+        }
+        at.value
+    };
+    Timeouts {
+        opening: of(&keys.timeout_opening, default.opening),
+        open: of(&keys.timeout_established, default.open),
+        closing: of(&keys.timeout_closing, default.closing),
+        udp: of(&keys.timeout_udp, default.udp),
     }
 }
 
