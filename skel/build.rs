@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use libbpf_cargo::SkeletonBuilder;
 
 /// Source below `bpf/`, and the name of the generated file.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     ("xdp/ingress.bpf.c", "xdp_ingress.skel.rs"),
+    ("tc/ingress.bpf.c", "tc_ingress.skel.rs"),
     ("sock/lookup.bpf.c", "sock_lookup.skel.rs"),
     ("tc/backend.bpf.c", "tc_backend.skel.rs"),
 ];

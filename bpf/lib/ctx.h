@@ -43,6 +43,8 @@ struct pkt {
 	__u8 guarded; /* guard_client() has let it pass */
 	__u8 dmac[6];
 	__u8 smac[6];
+	__u16 segs; /* what an skb holds: packets on the wire, */
+	__u16 size; /* and L3 bytes of the largest; see pkt_segs, pkt_size */
 } __attribute__((aligned(8)));
 
 /* Where it goes: rewritten ends under nat, the outer header's otherwise. */

@@ -108,7 +108,7 @@ static __always_inline int decide_way(struct pkt *p, const struct eg_flow *f,
 	 * has not been seen since its half was lost). */
 	if (!fw->ifindex)
 		return EG_DROP_NO_NEXT_HOP;
-	if (fw->mtu && p->len + encap_room(fw->mode, fw->outer6) > fw->mtu)
+	if (fw->mtu && pkt_size(p) + encap_room(fw->mode, fw->outer6) > fw->mtu)
 		return TAIL(TAIL_TOO_BIG);
 	return FORWARD;
 }

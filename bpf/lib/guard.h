@@ -153,9 +153,14 @@ static __always_inline struct eg_source *guard_source(const struct eg_guards *g,
  * are spread over n CPUs may at worst have n times its rate. One flow's packets
  * come by one CPU, and are counted exactly.
  */
-static __always_inline int guard_take(__u64 *full, const struct eg_bucket *b, __u64 now)
+static __always_inline int guard_take(__u64 *full, const struct eg_bucket *b, __u64 now,
+				      __u32 count)
 {
-	__u64 at = *full;
+	__u64 cost = count * (__u64)b->step, at = *full;
+
+	/* A train longer than the burst needs a full bucket, and empties it. */
+	if (cost > b->window)
+		cost = b->window;
 
 	if (at < now)
 		at = now;
@@ -163,9 +168,9 @@ static __always_inline int guard_take(__u64 *full, const struct eg_bucket *b, __
 	 * from now on filled by their measure. */
 	if (at > now + b->window)
 		*full = at = now + b->window;
-	if (at + b->step > now + b->window)
+	if (at + cost > now + b->window)
 		return 0;
-	*full = at + b->step;
+	*full = at + cost;
 	return 1;
 }
 
@@ -204,12 +209,14 @@ static __noinline int guard_rates(const struct pkt *p, __u32 flags, __u32 opens)
 	s = guard_source(g, &p->key.saddr);
 	if (!s)
 		return FORWARD;
-	if (flags & EG_VIP_GUARD_PACKETS && !guard_take(&s->packets, &g->packets, now))
+	if (flags & EG_VIP_GUARD_PACKETS &&
+	    !guard_take(&s->packets, &g->packets, now, pkt_segs(p)))
 		return EG_DROP_SOURCE_RATE;
-	if (udp && flags & EG_VIP_GUARD_UDP && !guard_take(&s->udp, &g->udp, now))
+	if (udp && flags & EG_VIP_GUARD_UDP &&
+	    !guard_take(&s->udp, &g->udp, now, pkt_segs(p)))
 		return EG_DROP_UDP_RATE;
 	if (opens && flags & EG_VIP_GUARD_FLOWS &&
-	    !guard_take(&s->flows, &g->flows, now))
+	    !guard_take(&s->flows, &g->flows, now, 1))
 		return EG_DROP_FLOW_RATE;
 	if (udp && flags & EG_VIP_GUARD_AMPLIFY)
 		guard_owe(s, -(__s64)((__u64)p->len * g->amplification));

@@ -108,7 +108,7 @@ static __always_inline __u32 too_big_mtu(struct pkt *p)
 	p->vip = vip;
 	p->backend = backend;
 	room = encap_room(v->forward, !addr_is_mapped(&b->addr));
-	if (!b->mtu || p->len + room <= b->mtu)
+	if (!b->mtu || pkt_size(p) + room <= b->mtu)
 		return 0;
 	/* A way too narrow for IPv6, or for anything: no number would help, and
 	 * there is less than what we quote. */

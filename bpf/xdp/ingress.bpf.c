@@ -33,6 +33,7 @@
 #include "lib/parse.h"
 #include "lib/csum.h"
 #include "lib/hash.h"
+#include "xdp/pkt.h"
 #include "lib/count.h"
 #include "lib/event.h"
 #include "lib/drop.h"
@@ -114,7 +115,7 @@ static __always_inline int encapsulate(struct xdp_md *ctx, const struct pkt *p,
 	if (l2_build(data, data_end, l3, &tags, fw->dmac, fw->smac,
 		     fw->outer6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
 		return -1;
-	return encap_write(data + l3, data_end, p, fw);
+	return encap_write(data + l3, data_end, p, fw, p->len);
 }
 
 /* As it is, to another MAC address. */

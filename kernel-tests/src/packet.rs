@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod frame;
 pub mod gateway;
+pub mod hook;
 pub mod icmp;
 pub mod judge;
 pub mod outer;

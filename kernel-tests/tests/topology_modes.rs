@@ -2,93 +2,14 @@
 //! Direct server return: every mode and family with real sockets, judged against `eg_balance`; replies bypass the gateway.
 //! Needs root, XDP and network namespaces.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr};
-
 use eg_abi::{PROTO_TCP, PROTO_UDP, VipKey};
 use eg_kernel_tests::require;
-use eg_kernel_tests::topology::config::SEED;
-use eg_kernel_tests::topology::echo::{Connection, Echo, Flow, PATIENCE, PORT};
-use eg_kernel_tests::topology::expect::Pool;
+use eg_kernel_tests::topology::direct::{Direct, moves, start};
+use eg_kernel_tests::topology::echo::{Connection, Flow};
 use eg_kernel_tests::topology::gateway::{Gateway, maps};
-use eg_kernel_tests::topology::{Arms, Topology};
 
 fn can_run() -> bool {
     ["root", "netns", "bpffs", "xdp", "tc", "ethtool", "sysctl"].iter().all(|feature| require(feature))
-}
-
-const BACKENDS: usize = 2;
-
-/// One service of both transports.
-#[derive(Clone, Copy, Debug)]
-struct Direct {
-    forward: &'static str,
-    vip6: bool,
-    backend6: bool,
-}
-
-impl Direct {
-    /// Every mode with every pair of families that it can join.
-    fn all() -> Vec<Direct> {
-        let mut all = Vec::new();
-        for vip6 in [false, true] {
-            for backend6 in [false, true] {
-                all.extend(["ipip", "gue"].map(|forward| Direct { forward, vip6, backend6 }));
-            }
-            all.push(Direct { forward: "l2", vip6, backend6: vip6 });
-        }
-        all
-    }
-
-    fn vip(&self, topology: &Topology) -> SocketAddr {
-        SocketAddr::new(topology.vip(self.vip6), PORT)
-    }
-
-    fn toml(&self, topology: &Topology) -> String {
-        let seed: String = SEED.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut text = format!(
-            "[datapath]\ninterfaces = {:?}\nxdp = \"native\"\npin_root = {:?}\nflows = 65536\nhash_seed = \"{seed}\"\n",
-            topology.interfaces, topology.pin_root
-        );
-        for proto in ["tcp", "udp"] {
-            text += &format!(
-                "\n[[listeners]]\nname = \"{proto}\"\naddress = \"{}\"\nprotocol = \"{proto}\"\npool = \"echo\"\nforward = \"{}\"\n",
-                self.vip(topology),
-                self.forward
-            );
-        }
-        text += "\n[pools.echo]\n";
-        for number in 0..BACKENDS {
-            let address = topology.backend_address(number, self.backend6, PORT);
-            text += &format!("\n[[pools.echo.backends]]\nname = \"b{number}\"\naddress = \"{address}\"\n");
-        }
-        text
-    }
-
-    fn pool(&self) -> Pool {
-        Pool::new(SEED, "echo", &[("b0", 1), ("b1", 1)])
-    }
-}
-
-fn start() -> (Topology, Vec<Echo>) {
-    let topology = Topology::new(Arms::One, BACKENDS);
-    topology.serve_directly();
-    let vips: [IpAddr; 2] = [topology.vip(false), topology.vip(true)];
-    let echoes = (0..BACKENDS).map(|number| Echo::start_on(&topology.backends[number], number as u8, &vips)).collect();
-    (topology, echoes)
-}
-
-/// Bytes to the backend and back; the write and the read at once, so that neither waits for the other's buffers.
-fn moves(connection: &mut Connection, length: usize) {
-    let bytes: Vec<u8> = (0..length).map(|at| (at * 31 + at / 251) as u8).collect();
-    let mut writing = connection.stream.try_clone().expect("a descriptor");
-    writing.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-    let sent = bytes.clone();
-    let writer = std::thread::spawn(move || writing.write_all(&sent));
-    let mut back = vec![0; length];
-    connection.stream.read_exact(&mut back).expect("the bytes come back");
-    writer.join().expect("the writer").expect("write");
-    assert!(back == bytes, "other bytes came back");
 }
 
 #[test]
@@ -97,14 +18,14 @@ fn every_mode_reaches_the_backend_that_maglev_picks_and_is_answered_directly() {
         return;
     }
     const COUNT: u64 = 20;
-    let (topology, _echoes) = start();
+    let (topology, _echoes) = start(false);
     topology.widen(1600);
     let mut gateway: Option<Gateway<'_>> = None;
     for direct in Direct::all() {
         println!("{direct:?}");
         match &mut gateway {
-            None => gateway = Some(Gateway::start(&topology, &direct.toml(&topology))),
-            Some(gateway) => gateway.reload(&direct.toml(&topology)),
+            None => gateway = Some(Gateway::start(&topology, &direct.toml(&topology, "native"))),
+            Some(gateway) => gateway.reload(&direct.toml(&topology, "native")),
         }
         let (vip, pool) = (direct.vip(&topology), direct.pool());
         let maps = maps(&topology).expect("pinned maps");
@@ -143,13 +64,13 @@ fn packets_that_do_not_fit_a_tunnel_are_told_so_and_the_transfer_goes_on() {
         return;
     }
     // All links have 1500: a full segment of the client's does not fit with an outer header in front.
-    let (topology, _echoes) = start();
+    let (topology, _echoes) = start(false);
     let mut gateway: Option<Gateway<'_>> = None;
     for direct in Direct::all().into_iter().filter(|direct| direct.forward != "l2") {
         println!("{direct:?}");
         match &mut gateway {
-            None => gateway = Some(Gateway::start(&topology, &direct.toml(&topology))),
-            Some(gateway) => gateway.reload(&direct.toml(&topology)),
+            None => gateway = Some(Gateway::start(&topology, &direct.toml(&topology, "native"))),
+            Some(gateway) => gateway.reload(&direct.toml(&topology, "native")),
         }
         // What the client has learned from the case before.
         topology.client.ip("route flush cache");

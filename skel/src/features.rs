@@ -92,5 +92,64 @@ pub fn xdp_frags() -> bool {
     true
 }
 
+/// Does an skb become one of IPv4 for the kernel when a program puts an IPv4 header in front of its IPv6? Where it does
+/// not (the helper once cared for the other way alone), trains of such packets cannot be cut up. Needs CAP_BPF and
+/// CAP_NET_ADMIN; without them the answer is no.
+pub fn skb_six_in_four() -> bool {
+    const ADJUST_ROOM: i32 = 50;
+    const BEHIND_MAC: i32 = 1;
+    /// `BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4`
+    const FLAGS: i32 = 1 | 1 << 1;
+    /// Of `protocol` in `struct __sk_buff`.
+    const PROTOCOL: i16 = 16;
+    let set = |register: u8, imm: i32| {
+        let mut insn = libbpf_sys::bpf_insn { code: 0xb7, imm, ..Default::default() };
+        insn.set_dst_reg(register);
+        insn
+    };
+    let mut keep = libbpf_sys::bpf_insn { code: 0xbf, ..Default::default() };
+    keep.set_dst_reg(6);
+    keep.set_src_reg(1);
+    let mut read = libbpf_sys::bpf_insn { code: 0x61, off: PROTOCOL, ..Default::default() };
+    read.set_src_reg(6);
+    // r6 = r1; r0 = bpf_skb_adjust_room(r1, 20, BEHIND_MAC, FLAGS); r0 = r6->protocol; exit
+    let program = [
+        keep,
+        set(2, 20),
+        set(3, BEHIND_MAC),
+        set(4, FLAGS),
+        libbpf_sys::bpf_insn { code: 0x85, imm: ADJUST_ROOM, ..Default::default() },
+        read,
+        libbpf_sys::bpf_insn { code: 0x95, ..Default::default() },
+    ];
+    // SAFETY: the strings are NUL-terminated, the program outlives the call, the count is its own; null: no options.
+    let fd = unsafe {
+        libbpf_sys::bpf_prog_load(
+            libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
+            c"eg_probe_6in4".as_ptr(),
+            c"GPL".as_ptr(),
+            program.as_ptr(),
+            program.len() as libbpf_sys::size_t,
+            std::ptr::null_mut(),
+        )
+    };
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut frame = [0_u8; 14 + 40 + 26];
+    frame[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        ..Default::default()
+    };
+    // SAFETY: the descriptor is open, the options say their own size, and the frame is as long as they say.
+    let answer = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
+    answer == 0 && options.retval == u32::from(0x0800_u16.to_be())
+}
+
 /// `BPF_F_XDP_HAS_FRAGS`
 pub const XDP_HAS_FRAGS: u32 = 1 << 5;

@@ -35,7 +35,8 @@ use eg_skel::abi;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::config::plan::DatapathPlan;
+use crate::config::plan::{DatapathPlan, XdpMode};
+use attach::ladder::{self, Place};
 use attach::links::Links;
 use attach::vips::Vips;
 use events::Events;
@@ -43,7 +44,7 @@ use keeper::{Keeper, lock};
 use load::Loaded;
 use names::Names;
 use neigh::Neigh;
-use netlink::Netlink;
+use netlink::{Interface, Netlink};
 use steering::SocketLookup;
 use sync::Tables;
 
@@ -145,24 +146,33 @@ impl Datapath {
         if plan.flows != self.plan.flows {
             self.loaded = load::load(plan)?;
         }
-        let indices: Vec<u32> = interfaces.iter().map(|(_, index)| *index).collect();
+        let indices: Vec<u32> = interfaces.iter().map(|interface| interface.index).collect();
         self.fill(plan).await?;
-        for (name, index) in &interfaces {
-            let mode = self.links.xdp(name, *index, plan.xdp, self.loaded.xdp.as_fd())?;
-            tracing::info!(interface = name, ?mode, "xdp attached");
+        for interface in &interfaces {
+            self.attach(interface, plan.xdp).await?;
         }
         let local = local_addresses(plan);
         self.vips.add(&local, &indices).await?;
         lock(&self.tables).retire(plan, Instant::now())?;
         self.vips.keep_only(&local).await?;
-        self.links.xdp_keep_only(&indices)?;
-        if let Some(resize) = self.loaded.resize.take() {
-            resize.finish()?;
-        }
-        load::sweep_tails(&self.loaded.folder, &self.loaded.tails)?;
+        self.links.keep_only(&indices)?;
+        self.loaded.finish()?;
         self.write_meta()?;
         self.plan = plan.clone();
         self.applied.notify_one();
+        Ok(())
+    }
+
+    async fn attach(&mut self, interface: &Interface, wanted: XdpMode) -> Result<(), DatapathError> {
+        let filters = self.netlink.ingress_filters(interface.index).await?;
+        let place = Place { name: &interface.name, index: interface.index, mtu: interface.mtu, filters };
+        let (rung, why) = ladder::climb(&self.links, &place, wanted, &mut self.loaded)?;
+        match why {
+            Some(why) => {
+                tracing::warn!(interface = interface.name, by = rung.name(), why, "attached, not by the best way")
+            }
+            None => tracing::info!(interface = interface.name, by = rung.name(), "attached"),
+        }
         Ok(())
     }
 
@@ -226,14 +236,12 @@ impl Datapath {
     }
 }
 
-/// The configured interfaces by index.
-async fn interfaces(netlink: &Netlink, plan: &DatapathPlan) -> Result<Vec<(String, u32)>, DatapathError> {
+/// The configured interfaces.
+async fn interfaces(netlink: &Netlink, plan: &DatapathPlan) -> Result<Vec<Interface>, DatapathError> {
     let known = netlink.interfaces().await?;
     let find = |name: &String| {
-        let found = known.iter().find(|interface| &interface.name == name);
-        found
-            .map(|interface| (name.clone(), interface.index))
-            .ok_or_else(|| DatapathError::NoInterface { name: name.clone() })
+        let found = known.iter().find(|interface| &interface.name == name).cloned();
+        found.ok_or_else(|| DatapathError::NoInterface { name: name.clone() })
     };
     plan.interfaces.iter().map(find).collect()
 }

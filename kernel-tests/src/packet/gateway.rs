@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-only
-//! `eg_xdp_ingress`, loaded with maps of its own, filled as the process would fill them.
+//! `eg_xdp_ingress` or `eg_tc_ingress`, loaded with maps of its own, filled as the process would fill them.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -14,17 +14,17 @@ use eg_abi::{
 use eg_balance::ring::SLOTS;
 use eg_balance::{Ring, maglev};
 use eg_skel::sock_lookup::LookupSkelBuilder;
-use eg_skel::xdp_ingress::{IngressSkel, IngressSkelBuilder};
 use eg_skel::{Maps, features};
+use libbpf_rs::RingBufferBuilder;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{OpenObject, RingBufferBuilder};
 use pnet::util::MacAddr;
 
+use super::hook::Writer;
 use super::runner::{Outcome, Runner};
 
 /// The loaded objects and the maps they share.
 struct Loaded {
-    skel: IngressSkel<'static>,
+    skel: Writer,
     maps: Maps,
     hz: u32,
 }
@@ -127,8 +127,9 @@ impl Gateway {
 
     /// What lets frames come in, to give to another thread.
     pub fn runner(&self) -> Runner {
-        let program = self.loaded().skel.progs.eg_xdp_ingress.as_fd();
-        Runner::new(program.try_clone_to_owned().expect("another descriptor"), Arc::clone(&self.given))
+        let program = self.loaded().skel.entry();
+        let ways = (1..IDS).filter_map(|id| self.maps().backends.get(id).ok()).map(|b| (b.dmac.to_vec(), b.ifindex));
+        Runner::new(program.try_clone_to_owned().expect("another descriptor"), ways.collect(), Arc::clone(&self.given))
     }
 
     /// Instructions that the verifier walked for each program, by name; 0 before 5.16, which does not say.
@@ -282,21 +283,9 @@ impl Drop for Gateway {
 
 impl Loaded {
     fn new(tunables: &Tunables) -> Loaded {
-        // Leaked: a skeleton borrows its object, and the process ends with its tests.
-        let object: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
         let hz = features::jiffies_hz().expect("the tick");
-        let mut open = IngressSkelBuilder::default().open(object).expect("open xdp/ingress");
-        let rodata = open.maps.rodata_data.as_deref_mut().expect("rodata");
-        (rodata.eg_snat_port_min, rodata.eg_snat_port_max) = tunables.ports;
-        rodata.eg_timeout_open_s = tunables.timeout_open_s;
-        rodata.eg_timeout_closing_s = tunables.timeout_closing_s;
-        rodata.eg_icmp_rate = tunables.icmp_rate;
-        rodata.eg_jiffies_hz = hz;
-        rodata.eg_test = u8::from(tunables.hash_chooses);
-        open.maps.eg_flows.set_max_entries(tunables.flows).expect("the size of the flow table");
-        open.maps.eg_opening.set_max_entries(tunables.opening).expect("the size of the half-open table");
-        let skel = open.load().expect("load xdp/ingress");
-
+        let skel = Writer::load(tunables, hz);
+        // Leaked: a skeleton borrows its object, and the process ends with its tests.
         let object = Box::leak(Box::new(MaybeUninit::uninit()));
         let sock =
             LookupSkelBuilder::default().open(object).expect("open sock/lookup").load().expect("load sock/lookup");

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use eg_abi::Count;
 
+use super::hook::Hook;
 use super::judge;
 
 /// What the program returned.
@@ -28,19 +29,23 @@ pub struct Outcome {
 /// A program and the count of what it was given.
 pub struct Runner {
     program: OwnedFd,
+    hook: Hook,
+    /// MACs that frames go to, and by which interface.
+    ways: Vec<(Vec<u8>, u32)>,
     given: Arc<Mutex<Count>>,
 }
 
 impl Runner {
-    pub(super) fn new(program: OwnedFd, given: Arc<Mutex<Count>>) -> Runner {
-        Runner { program, given }
+    pub(super) fn new(program: OwnedFd, ways: Vec<(Vec<u8>, u32)>, given: Arc<Mutex<Count>>) -> Runner {
+        Runner { program, hook: Hook::current(), ways, given }
     }
 
     /// Lets one frame come in.
     ///
     /// # Panics
-    /// If the kernel does not run the program, or it returns no verdict of XDP's.
+    /// If the kernel does not run the program, or it returns no verdict of its hook's.
     pub fn receive(&self, frame: &[u8]) -> Outcome {
+        self.hook.prepare_thread();
         let mut bytes = vec![0; frame.len() + 256];
         let mut options = libbpf_sys::bpf_test_run_opts {
             sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
@@ -52,16 +57,12 @@ impl Runner {
         };
         // SAFETY: the pointers are to live buffers of the lengths given with them, and the descriptor is open.
         let code = unsafe { libbpf_sys::bpf_prog_test_run_opts(self.program.as_raw_fd(), &raw mut options) };
-        assert_eq!(code, 0, "run the program");
+        if self.hook.is_no_skb(code, frame) {
+            return Outcome { verdict: Verdict::Pass, bytes: frame.to_vec() };
+        }
+        assert_eq!(code, 0, "run the program on {} bytes", frame.len());
         bytes.truncate(options.data_size_out as usize);
-        let verdict = match options.retval {
-            0 => Verdict::Aborted,
-            1 => Verdict::Drop,
-            2 => Verdict::Pass,
-            3 => Verdict::Tx,
-            4 => Verdict::Redirect,
-            other => panic!("the program returned {other}"),
-        };
+        let verdict = self.hook.verdict(options.retval, &bytes, &self.ways);
         *self.given.lock().expect("the count") += Count { packets: 1, bytes: judge::l3_bytes(frame) };
         Outcome { verdict, bytes }
     }

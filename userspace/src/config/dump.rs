@@ -179,6 +179,7 @@ fn datapath(plan: &DatapathPlan) -> Datapath<'_> {
             XdpMode::Auto => "auto",
             XdpMode::Native => "native",
             XdpMode::Generic => "generic",
+            XdpMode::Tc => "tc",
         },
         pin_root: &plan.pin_root,
         flows: plan.flows,

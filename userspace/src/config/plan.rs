@@ -97,10 +97,12 @@ pub struct DatapathPlan {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
-    /// Native, then generic.
+    /// Native, then generic, then tc.
     Auto,
     Native,
     Generic,
+    /// Behind the driver, on the kernel's own packets; keeps offloads.
+    Tc,
 }
 
 /// One address of an L4 listener.

@@ -209,6 +209,7 @@ fn datapath(mut table: Section<'_>) -> Datapath {
         ("auto", Some(XdpMode::Auto)),
         ("native", Some(XdpMode::Native)),
         ("generic", Some(XdpMode::Generic)),
+        ("tc", Some(XdpMode::Tc)),
         ("off", None),
     ];
     let datapath = Datapath {

@@ -24,6 +24,10 @@ pub enum DatapathError {
     NoInterface { name: String },
     /// The interface carries an XDP program that is not ours.
     ForeignXdp { interface: String, program: u32 },
+    /// The interface's ingress carries a tc program or filter that is not ours.
+    ForeignTc { interface: String, what: String },
+    /// The one mode of XDP that was asked for does not work at the interface.
+    NoRung { interface: String, mode: &'static str, why: String },
     /// The kernel refused to attach a program, in every mode that was allowed.
     Attach { what: String, tried: String, source: io::Error },
     /// The verifier or the loader refused an object.
@@ -75,7 +79,14 @@ impl fmt::Display for DatapathError {
             }
             Self::ForeignXdp { interface, program } => write!(
                 f,
-                "attach xdp to {interface}: it carries XDP program {program}, which is not ours; detach that first"
+                "attach xdp to {interface}: it carries XDP program {program}, which is not ours; detach that first, or set datapath.xdp = \"tc\" to come after it"
+            ),
+            Self::ForeignTc { interface, what } => {
+                write!(f, "attach tc to {interface}: its ingress carries {what}, which is not ours; detach that first")
+            }
+            Self::NoRung { interface, mode, why } => write!(
+                f,
+                "attach xdp to {interface}: refused ({mode} mode, {why}); datapath.xdp = \"auto\" takes the first way that works"
             ),
             Self::Attach { what, tried, source } => write!(f, "attach {what}: refused ({tried}): {source}"),
             Self::Refused { object, log, source } => {

@@ -8,7 +8,7 @@
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,27 +16,79 @@ use std::time::Duration;
 use eg_skel::abi;
 use eg_skel::share::{self, ShareError};
 use eg_skel::sock_lookup::LookupSkelBuilder;
-use eg_skel::xdp_ingress::IngressSkelBuilder;
-use eg_skel::{Maps, features};
+use eg_skel::{Maps, features, tc_ingress, xdp_ingress};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{MapCore, MapHandle, PrintLevel, set_print};
+use libbpf_rs::{MapCore, MapHandle, MapMut, PrintLevel, set_print};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
+use super::attach::ladder::Programs;
 use super::error::DatapathError;
 use super::resize::{self, Resize};
-use crate::config::plan::DatapathPlan;
+use crate::config::plan::{DatapathPlan, XdpMode};
 
 /// Programs in the kernel, not yet attached. Dropping it unloads what nobody attached.
 pub(crate) struct Loaded {
-    pub(crate) xdp: OwnedFd,
-    /// The pin of the table of programs that `xdp` calls; what earlier loads left is removed by `sweep_tails`.
-    pub(crate) tails: PathBuf,
+    plan: DatapathPlan,
+    /// Each loaded when the first interface needs it.
+    xdp: Option<Ingress>,
+    tc: Option<Ingress>,
+    frags: bool,
     pub(crate) sk_lookup: OwnedFd,
     pub(crate) maps: Arc<Maps>,
     /// The flow table has another capacity than the pinned one, whose flows it has now.
-    pub(crate) resize: Option<Resize>,
+    resize: Option<Resize>,
     /// Where maps and links are pinned.
     pub(crate) folder: PathBuf,
+}
+
+/// A program for interfaces, and the pin of the table of programs that it calls.
+struct Ingress {
+    program: OwnedFd,
+    tails: PathBuf,
+}
+
+impl Loaded {
+    /// The programs run everywhere: what they replaced goes, its flow table and its tables of programs.
+    pub(crate) fn finish(&mut self) -> Result<(), DatapathError> {
+        if let Some(resize) = self.resize.take() {
+            resize.finish()?;
+        }
+        let keep: Vec<&Path> = [&self.xdp, &self.tc].into_iter().flatten().map(|ingress| &*ingress.tails).collect();
+        sweep_tails(&self.folder, &keep)
+    }
+
+    /// For an object that is loaded after the first.
+    fn flows(&self) -> Flows<'_> {
+        self.resize.as_ref().map_or(Flows::Pinned, |resize| Flows::Of(resize.table()))
+    }
+}
+
+impl Programs for Loaded {
+    fn xdp(&mut self) -> Result<(BorrowedFd<'_>, bool), DatapathError> {
+        let ingress = match self.xdp.take() {
+            Some(ingress) => ingress,
+            None => load_xdp(&self.plan, &self.folder, self.frags, self.flows())?.0,
+        };
+        Ok((self.xdp.insert(ingress).program.as_fd(), self.frags))
+    }
+
+    fn tc(&mut self) -> Result<BorrowedFd<'_>, DatapathError> {
+        let ingress = match self.tc.take() {
+            Some(ingress) => ingress,
+            None => load_tc(&self.plan, &self.folder, self.flows())?.0,
+        };
+        Ok(self.tc.insert(ingress).program.as_fd())
+    }
+}
+
+/// Which flow table an object is to use.
+#[derive(Clone, Copy)]
+enum Flows<'a> {
+    Pinned,
+    /// One of its own, which is to take the pinned one's place.
+    New,
+    /// The one that another object has, and that is to take the pinned one's place.
+    Of(&'a MapHandle),
 }
 
 /// A pinned table of programs, followed by the number of the program that calls them. The kernel empties such a table when
@@ -50,72 +102,124 @@ const LOG_LINES: usize = 20;
 /// load runs at a time, on the control thread.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Loads both objects.
+/// Loads what the plan needs for certain; the first of the ladder's objects makes the maps.
 pub(crate) fn load(plan: &DatapathPlan) -> Result<Loaded, DatapathError> {
     let folder = pin_folder(&plan.pin_root)?;
     set_print(Some((PrintLevel::Info, |_, line| {
         let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
         log.extend(line.lines().map(str::to_string));
     })));
-    let (xdp, tails, flows) = load_xdp(plan, &folder)?;
+    let flows = match resize::pinned(&folder)? {
+        Some(pinned) if pinned != entries(plan) => Flows::New,
+        _ => Flows::Pinned,
+    };
+    let frags = features::xdp_frags();
+    forget_sources(&folder, plan.guards.sources)?;
+    let (xdp, tc, flows) = match plan.xdp {
+        XdpMode::Tc => {
+            let (tc, flows) = load_tc(plan, &folder, flows)?;
+            (None, Some(tc), flows)
+        }
+        XdpMode::Auto | XdpMode::Native | XdpMode::Generic => {
+            let (xdp, flows) = load_xdp(plan, &folder, frags, flows)?;
+            (Some(xdp), None, flows)
+        }
+    };
     let sk_lookup = load_sk_lookup(&folder)?;
     let (maps, resize) = match flows {
         Some(flows) => (Maps::open_with_flows(&folder, &flows)?, Some(Resize::begin(&folder, flows)?)),
         None => (Maps::open(&folder)?, None),
     };
-    let maps = Arc::new(maps);
-    Ok(Loaded { xdp, tails, sk_lookup, maps, resize, folder })
+    Ok(Loaded { plan: plan.clone(), xdp, tc, frags, sk_lookup, maps: Arc::new(maps), resize, folder })
 }
 
-/// The program, its table of programs, and its flow table if that is to take the pinned one's place.
-fn load_xdp(plan: &DatapathPlan, folder: &Path) -> Result<(OwnedFd, PathBuf, Option<MapHandle>), DatapathError> {
+/// Under NAT a flow is two entries.
+fn entries(plan: &DatapathPlan) -> u32 {
+    plan.flows.saturating_mul(2)
+}
+
+/// Before load: what the two objects have in common, and no type says.
+macro_rules! configure {
+    ($open:ident, $plan:ident, $folder:ident, $object:ident, $flows:ident, $frags:expr) => {
+        $open.maps.eg_flows.set_max_entries(entries($plan)).map_err(refused($object))?;
+        $open.maps.eg_sources.set_max_entries($plan.guards.sources).map_err(refused($object))?;
+        if let Some(tunables) = $open.maps.rodata_data.as_deref_mut() {
+            let hz = features::jiffies_hz().map_err(DatapathError::system("ask for the kernel's tick"))?;
+            tunables.eg_snat_port_min = u32::from(*$plan.snat_ports.start());
+            tunables.eg_snat_port_max = u32::from(*$plan.snat_ports.end());
+            let seconds = |timeout: Duration| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
+            tunables.eg_timeout_opening_s = seconds($plan.timeouts.opening);
+            tunables.eg_timeout_open_s = seconds($plan.timeouts.open);
+            tunables.eg_timeout_closing_s = seconds($plan.timeouts.closing);
+            tunables.eg_timeout_udp_s = seconds($plan.timeouts.udp);
+            tunables.eg_jiffies_hz = hz;
+            tunables.eg_xdp_frags = u8::from($frags);
+        }
+        if let Flows::Of(table) = $flows {
+            $open.maps.eg_flows.reuse_fd(table.as_fd()).map_err(refused($object))?;
+        }
+        let except = (!matches!($flows, Flows::Pinned)).then_some(resize::FLOWS);
+        share::reuse_pinned($open.open_object_mut(), $folder, except).map_err(shared)?;
+    };
+}
+
+/// After load: the program, and its flow table if that is new.
+macro_rules! finish {
+    ($skel:ident, $program:ident, $tails:ident, $folder:ident, $flows:ident) => {{
+        share::pin_missing($skel.object_mut(), $folder).map_err(shared)?;
+        let new = matches!($flows, Flows::New).then(|| MapHandle::try_from(&$skel.maps.eg_flows)).transpose();
+        let new = new.map_err(DatapathError::map("keep the new flow table"))?;
+        (ingress($skel.progs.$program.as_fd(), &mut $skel.maps.$tails, $folder)?, new)
+    }};
+}
+
+fn load_xdp(
+    plan: &DatapathPlan,
+    folder: &Path,
+    frags: bool,
+    flows: Flows<'_>,
+) -> Result<(Ingress, Option<MapHandle>), DatapathError> {
     const OBJECT: &str = "bpf/xdp/ingress";
     let mut storage = MaybeUninit::uninit();
-    let mut open = IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
-    // Under NAT a flow is two entries.
-    let entries = plan.flows.saturating_mul(2);
-    open.maps.eg_flows.set_max_entries(entries).map_err(refused(OBJECT))?;
-    let resized = resize::pinned(folder)?.is_some_and(|pinned| pinned != entries);
-    open.maps.eg_sources.set_max_entries(plan.guards.sources).map_err(refused(OBJECT))?;
-    forget_sources(folder, plan.guards.sources)?;
-    let frags = features::xdp_frags();
+    let mut open = xdp_ingress::IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
     if frags {
         for mut program in open.open_object_mut().progs_mut() {
             program.set_flags(features::XDP_HAS_FRAGS);
         }
     }
-    if let Some(tunables) = open.maps.rodata_data.as_deref_mut() {
-        tunables.eg_snat_port_min = u32::from(*plan.snat_ports.start());
-        tunables.eg_snat_port_max = u32::from(*plan.snat_ports.end());
-        let seconds = |timeout: Duration| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
-        tunables.eg_timeout_opening_s = seconds(plan.timeouts.opening);
-        tunables.eg_timeout_open_s = seconds(plan.timeouts.open);
-        tunables.eg_timeout_closing_s = seconds(plan.timeouts.closing);
-        tunables.eg_timeout_udp_s = seconds(plan.timeouts.udp);
-        tunables.eg_jiffies_hz = features::jiffies_hz().map_err(DatapathError::system("ask for the kernel's tick"))?;
-        tunables.eg_xdp_frags = u8::from(frags);
-    }
-    let except = resized.then_some(resize::FLOWS);
-    share::reuse_pinned(open.open_object_mut(), folder, except).map_err(shared)?;
+    configure!(open, plan, folder, OBJECT, flows, frags);
     let mut skel = open.load().map_err(refused(OBJECT))?;
-    share::pin_missing(skel.object_mut(), folder).map_err(shared)?;
-    let flows = resized.then(|| MapHandle::try_from(&skel.maps.eg_flows)).transpose();
-    let flows = flows.map_err(DatapathError::map("keep the new flow table"))?;
-    let program = skel.progs.eg_xdp_ingress.as_fd();
-    let id = libbpf_rs::Program::id_from_fd(program).map_err(refused(OBJECT))?;
-    let tails = folder.join(format!("{TAILS}{id}"));
-    skel.maps.xdp_tails.pin(&tails).map_err(DatapathError::map("pin the table of programs"))?;
-    let program = program.try_clone_to_owned().map_err(DatapathError::system("keep the XDP program"))?;
-    Ok((program, tails, flows))
+    Ok(finish!(skel, eg_xdp_ingress, xdp_tails, folder, flows))
+}
+
+fn load_tc(
+    plan: &DatapathPlan,
+    folder: &Path,
+    flows: Flows<'_>,
+) -> Result<(Ingress, Option<MapHandle>), DatapathError> {
+    const OBJECT: &str = "bpf/tc/ingress";
+    let mut storage = MaybeUninit::uninit();
+    let mut open = tc_ingress::IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
+    configure!(open, plan, folder, OBJECT, flows, false);
+    let mut skel = open.load().map_err(refused(OBJECT))?;
+    Ok(finish!(skel, eg_tc_ingress, tc_tails, folder, flows))
+}
+
+fn ingress(program: BorrowedFd<'_>, tails: &mut MapMut<'_>, folder: &Path) -> Result<Ingress, DatapathError> {
+    let id = libbpf_rs::Program::id_from_fd(program).map_err(DatapathError::map("ask for a program's number"))?;
+    let path = folder.join(format!("{TAILS}{id}"));
+    tails.pin(&path).map_err(DatapathError::map("pin the table of programs"))?;
+    let program = program.try_clone_to_owned().map_err(DatapathError::system("keep a program"))?;
+    Ok(Ingress { program, tails: path })
 }
 
 /// Removes the tables of programs that no attached program calls any more: all but `keep`.
-pub(crate) fn sweep_tails(folder: &Path, keep: &Path) -> Result<(), DatapathError> {
+fn sweep_tails(folder: &Path, keep: &[&Path]) -> Result<(), DatapathError> {
     let fail = |source| DatapathError::PinRoot { path: folder.to_path_buf(), source };
     for entry in fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
         let is_table = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TAILS));
-        if is_table && path != keep {
+        if is_table && !keep.contains(&path.as_path()) {
             fs::remove_file(&path).map_err(fail)?;
         }
     }

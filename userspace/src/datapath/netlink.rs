@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressProtocol, CacheInfo,
@@ -20,6 +20,7 @@ use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, N
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
+use rtnetlink::packet_route::tc::TcMessage;
 use rtnetlink::{Handle, IpVersion, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -31,6 +32,9 @@ use super::error::DatapathError;
 pub(crate) const PROTOCOL: u8 = 233;
 
 const RT_TABLE_LOCAL: u8 = 255;
+
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)` of linux/pkt_sched.h.
+const CLSACT_INGRESS: u32 = 0xffff_fff2;
 
 /// A network interface.
 #[derive(Clone, Debug)]
@@ -151,6 +155,32 @@ impl Netlink {
                 interface
             })
             .collect())
+    }
+
+    /// Handle and priority of each filter that an ingress or clsact queueing discipline has at an interface's ingress.
+    pub(crate) async fn ingress_filters(&self, index: u32) -> Result<Vec<(u32, u16)>, DatapathError> {
+        let mut message = TcMessage::default();
+        message.header.index = index.cast_signed();
+        message.header.parent = CLSACT_INGRESS.into();
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetTrafficFilter(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let fail = || DatapathError::netlink("list tc filters");
+        let mut answers = self.handle.clone().request(request).map_err(fail())?;
+        let mut filters = Vec::new();
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
+                    let handle = u32::from(filter.header.handle);
+                    // Each priority is announced by an entry without a handle.
+                    if handle != 0 {
+                        filters.push((handle, (filter.header.info >> 16) as u16));
+                    }
+                }
+                NetlinkPayload::Error(error) => return Err(fail()(rtnetlink::Error::NetlinkError(error))),
+                _ => {}
+            }
+        }
+        Ok(filters)
     }
 
     pub(crate) async fn addresses(&self) -> Result<Vec<Assigned>, DatapathError> {

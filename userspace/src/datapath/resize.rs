@@ -48,6 +48,11 @@ impl Resize {
         Ok(Resize { old, new, folder: folder.to_path_buf() })
     }
 
+    /// The new table, for a program that is loaded meanwhile.
+    pub(super) fn table(&self) -> &MapHandle {
+        &self.new
+    }
+
     /// The programs over the new table run everywhere: copies what the old ones did since, and gives the new table the
     /// old one's name.
     pub(crate) fn finish(self) -> Result<(), DatapathError> {

@@ -774,7 +774,7 @@ address="10.0.0.1:80"
 "#,
         r#"
 f.toml:2:12: datapath.interfaces: expected a list of strings, found a string
-f.toml:3:5: datapath.xdp: "hw" is not one of "auto", "native", "generic", "off"
+f.toml:3:5: datapath.xdp: "hw" is not one of "auto", "native", "generic", "tc", "off"
 f.toml:4:12: datapath.snat_ports: "1-5000" starts below 1024, among the ports of services
 "#,
     ),
