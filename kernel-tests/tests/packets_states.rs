@@ -456,3 +456,23 @@ fn another_nodes_connection_is_carried_on_where_the_ring_alone_decides() {
         }
     }
 }
+
+#[test]
+fn an_entry_that_became_another_flows_is_not_followed() {
+    if !require("xdp") {
+        return;
+    }
+    let gateway = Gateway::new();
+    serve(&gateway, &V4, true);
+    let tcp = Connection::open(&gateway, &V4);
+    // What a program reads whose entry was evicted and given away since it looked it up.
+    for (mut key, flow) in established(&gateway) {
+        let own = key;
+        key.saddr.b[15] ^= 1;
+        gateway.maps().flows.set(&own, &Flow { tag: key.tag(), ..flow }).unwrap();
+    }
+    drops_for(&gateway, &tcp.frame(ACK, b"data").build(), Reason::NoFlow, "the client's");
+    let reply = tcp.reply_frame(ACK, b"data").build();
+    let outcome = gateway.receive(&reply);
+    assert_eq!((outcome.verdict, outcome.bytes), (Verdict::Pass, reply), "the backend's");
+}
