@@ -34,12 +34,13 @@ const LINGER: Duration = Duration::from_secs(30);
 /// Empty lines before a request that are forgiven (RFC 9112 section 2.2: "at least one").
 const EMPTY_LINES: usize = 2;
 
-/// Serves the connection to its end. `read` holds what was read of it already.
-pub(super) async fn serve(client: Client, io: Io, read: BytesMut) {
-    let watch = Watch::new(&client.worker);
+/// Serves the connection to its end. `read` holds what was read of it already; if that is something, `watch` keeps the
+/// deadline of the head that it begins.
+pub(super) async fn serve(client: Client, io: Io, read: BytesMut, watch: Watch) {
+    let mut begun = !read.is_empty();
     let mut wire = Wire::new(&client.worker, io, read);
     loop {
-        match next(&client, &mut wire, &watch).await {
+        match next(&client, &mut wire, &watch, std::mem::take(&mut begun)).await {
             Next::Closed => return close(wire, &watch, false).await,
             Next::Gone => return,
             Next::Refused(refusal) => {
@@ -88,15 +89,16 @@ enum Next {
     Gone,
 }
 
-/// Waits for a request's head.
-async fn next(client: &Client, wire: &mut Wire, watch: &Watch) -> Next {
+/// Waits for a request's head; `begun` says that its deadline is set.
+async fn next(client: &Client, wire: &mut Wire, watch: &Watch, mut begun: bool) -> Next {
     let view = client.binding.view();
     let limits = &view.snapshot.limits;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_fields };
     let mut scanned = 0;
     let mut empty_lines = 0;
-    let mut begun = false;
-    watch.arm(limits.keep_alive);
+    if !begun {
+        watch.arm(limits.keep_alive);
+    }
     poll_fn(|cx| {
         loop {
             while empty_lines < EMPTY_LINES && wire.read.starts_with(b"\r\n") {
