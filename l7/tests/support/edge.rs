@@ -15,7 +15,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An edge with one listener.
 pub fn edge(scheme: Scheme, backends: &[SocketAddr], limits: Limits) -> (Edge, SocketAddr) {
-    let edge = Edge::start(snapshot(scheme, backends, limits), Options { workers: 1, pin_cores: false }, None).unwrap();
+    let edge =
+        Edge::start(snapshot(scheme, backends, limits), Options { workers: 1, ..eg_l7::Options::default() }, None)
+            .unwrap();
     let address = edge.local_addresses().into_iter().find(|(_, _, t)| *t == Transport::Tcp).unwrap().1;
     (edge, address)
 }
