@@ -115,12 +115,6 @@ impl Session {
         }
     }
 
-    /// Waits until it has ended, however it did.
-    #[track_caller]
-    pub(crate) fn wait_exit(&mut self, limit: Duration) -> std::process::ExitStatus {
-        super::wait_for("the client ends", limit, || self.child.try_wait().expect("ask after a client"))
-    }
-
     #[track_caller]
     pub(crate) fn report(&mut self, limit: Duration) -> Value {
         self.wait("the client's report", limit, |value| value["event"] == "report")
