@@ -11,6 +11,8 @@ mod icmp;
 mod modes;
 #[path = "packets.rs"]
 mod packets;
+#[path = "packets_races.rs"]
+mod races;
 #[path = "packets_states.rs"]
 mod states;
 #[path = "packets_too_big.rs"]

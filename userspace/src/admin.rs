@@ -28,9 +28,6 @@ use tokio::sync::Semaphore;
 use crate::telemetry::Metrics;
 use crate::vitals::{Phase, Vitals};
 
-/// Worst cost: some hundred kilobytes of buffers. When full, further connections wait in the kernel's backlog. A few
-/// scrapers and probes need one each, for milliseconds.
-const CONNECTIONS: usize = 64;
 /// For the head of a request; a client that dawdles is cut.
 const HEAD: Duration = Duration::from_secs(5);
 /// For the whole connection: even the largest answer is a few megabytes.
@@ -56,9 +53,10 @@ impl Admin {
         self.listener.local_addr()
     }
 
-    /// Answers until the runtime ends.
-    pub async fn serve(self, vitals: Arc<Vitals>, metrics: Arc<Metrics>) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    /// Answers until the runtime ends, at most `connections` at a time: further ones wait in the kernel's backlog. A few
+    /// scrapers and probes need one each, for milliseconds.
+    pub async fn serve(self, vitals: Arc<Vitals>, metrics: Arc<Metrics>, connections: usize) {
+        let slots = Arc::new(Semaphore::new(connections));
         while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,

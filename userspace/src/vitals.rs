@@ -41,6 +41,8 @@ pub struct Vitals {
     pub generation: AtomicU64,
     pub reloads_applied: AtomicU64,
     pub reloads_failed: AtomicU64,
+    /// Client connections that the descriptors allow.
+    pub max_connections: AtomicU64,
     /// Requests to the admin server without the right token.
     pub admin_refused: AtomicU64,
     /// One per worker, once they run.
@@ -76,6 +78,7 @@ impl Vitals {
             generation: AtomicU64::new(1),
             reloads_applied: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
+            max_connections: AtomicU64::new(0),
             admin_refused: AtomicU64::new(0),
             counters: ArcSwapOption::empty(),
             figures: ArcSwapOption::empty(),

@@ -120,6 +120,17 @@ fn what_has_no_effect_is_noted_and_not_refused() {
                 [[pools.q.backends]]\naddress = \"127.0.0.1:3\"\n";
     let loaded = config::from_text("f", Path::new("/"), text).unwrap();
     assert_eq!(loaded.notes, ["f:10:9: pools.q: no listener and no route uses this pool"]);
+    let weighted = |algorithm: &str| {
+        let text = text
+            .replace("[[pools.p.backends]]\n", &format!("[pools.p]\n{algorithm}\n[[pools.p.backends]]\nweight = 3\n"));
+        let text = text.replace("[[pools.q.backends]]\naddress = \"127.0.0.1:3\"\n", "");
+        config::from_text("f", Path::new("/"), &text).unwrap().notes
+    };
+    let note = "f:11:10: pools.p.backends[0].weight: has no effect: round-robin gives every backend its turn, maglev \
+                goes by weight";
+    assert_eq!(weighted(""), [note]);
+    assert_eq!(weighted("algorithm = \"round-robin\""), [note]);
+    assert_eq!(weighted("algorithm = \"maglev\""), [""; 0]);
 }
 
 #[test]

@@ -128,7 +128,14 @@ pub(crate) fn path_prefix(text: &str) -> Result<String, String> {
     }
     match text.chars().find(|letter| !letter.is_ascii_graphic() || "?#\"<>\\^`{|}".contains(*letter)) {
         Some(letter) => Err(format!("{text:?} has {letter:?}, which no request path has: write it percent-encoded")),
-        None => Ok(text.to_owned()),
+        None => match eg_l7::path::normal(text.as_bytes()) {
+            Ok(normal) if *normal == *text.as_bytes() => Ok(text.to_owned()),
+            Ok(normal) => {
+                let normal = String::from_utf8_lossy(&normal);
+                Err(format!("{text:?} is never matched: requests for it are requests for {normal:?}, write that"))
+            }
+            Err(why) => Err(format!("{text:?} {why}: requests for it are refused")),
+        },
     }
 }
 

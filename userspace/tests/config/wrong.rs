@@ -537,6 +537,57 @@ address="127.0.0.1:80"
 protocol="http"
 [[pools.p.backends]]
 address="10.0.0.1:80"
+[[routes]]
+listener="a"
+path="/a/../b"
+pool="p"
+[[routes]]
+listener="a"
+path="/a/./b"
+pool="p"
+[[routes]]
+listener="a"
+path="//"
+pool="p"
+[[routes]]
+listener="a"
+path="/%70ublic"
+pool="p"
+[[routes]]
+listener="a"
+path="/%2f"
+pool="p"
+[[routes]]
+listener="a"
+path="/%zz"
+pool="p"
+[[routes]]
+listener="a"
+path="/a%00"
+pool="p"
+[[routes]]
+listener="a"
+path="/.."
+pool="p"
+"#,
+        r#"
+f.toml:9:6: routes[0].path: "/a/../b" is never matched: requests for it are requests for "/b", write that
+f.toml:13:6: routes[1].path: "/a/./b" is never matched: requests for it are requests for "/a/b", write that
+f.toml:17:6: routes[2].path: "//" is never matched: requests for it are requests for "/", write that
+f.toml:21:6: routes[3].path: "/%70ublic" is never matched: requests for it are requests for "/public", write that
+f.toml:25:6: routes[4].path: "/%2f" is never matched: requests for it are requests for "/%2F", write that
+f.toml:29:6: routes[5].path: "/%zz" has a "%" without two hexadecimal digits behind it: requests for it are refused
+f.toml:33:6: routes[6].path: "/a%00" has %00: requests for it are refused
+f.toml:37:6: routes[7].path: "/.." goes above the root: requests for it are refused
+"#,
+    ),
+    (
+        r#"[[listeners]]
+name="a"
+address="127.0.0.1:80"
+protocol="http"
+[[pools.p.backends]]
+address="10.0.0.1:80"
 "#,
         r#"
 f.toml:1:1: listeners[0]: no route leads on from here: add [[routes]] with listener = "a"

@@ -41,6 +41,12 @@ pub(super) fn check(file: &File, l4: &BTreeSet<&str>, l7: &BTreeSet<&str>, probl
         if let Some(policy) = pool.on_backend_down.as_ref().filter(|_| l7.contains(name) && !l4.contains(name)) {
             problems.note(&policy.place, "has no effect: no tcp or udp listener uses this pool");
         }
+        if !l4.contains(name) && l7.contains(name) && edge(pool, false).algorithm == EdgeAlgorithm::RoundRobin {
+            for weight in pool.backends.iter().filter_map(|backend| backend.weight.as_ref()).filter(|w| w.value != 1) {
+                let why = "has no effect: round-robin gives every backend its turn, maglev goes by weight";
+                problems.note(&weight.place, why);
+            }
+        }
     }
 }
 
