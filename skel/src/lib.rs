@@ -13,6 +13,7 @@
 
 pub mod features;
 mod layout;
+pub mod loaded;
 pub mod maps;
 pub mod share;
 

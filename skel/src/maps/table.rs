@@ -2,14 +2,18 @@
 //! A hash map.
 
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
 
 use eg_abi::Plain;
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
+use nix::libc;
 
 use super::MapError;
 
 /// Entries that one system call reads when a whole table is walked: 96 bytes each, so some 100 KiB.
-const BATCH: u32 = 1024;
+const BATCH: usize = 1024;
 
 /// A hash map from `K` to `V`.
 #[derive(Debug)]
@@ -55,15 +59,16 @@ impl<K: Plain, V: Plain> Table<K, V> {
     /// Every entry, in no order. The table may change meanwhile: an entry may be missed or seen twice, never torn
     /// apart.
     pub fn entries(&self) -> Result<Vec<(K, V)>, MapError> {
-        let batches = self
-            .handle
-            .lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)
-            .map_err(|e| MapError::kernel(&self.handle, "walk", e))?;
-        batches
-            .map(|(key, value)| {
-                K::from_bytes(&key).zip(V::from_bytes(&value)).ok_or_else(|| MapError::shape(&self.handle))
-            })
-            .collect()
+        let mut walk = Walk::new(&self.handle);
+        let mut entries = Vec::new();
+        while let Some((keys, values)) = walk.next().map_err(|e| MapError::kernel(&self.handle, "walk", e))? {
+            for (key, value) in keys.chunks_exact(size_of::<K::Bytes>()).zip(values.chunks_exact(size_of::<V::Bytes>()))
+            {
+                let entry = K::from_bytes(key).zip(V::from_bytes(value));
+                entries.push(entry.ok_or_else(|| MapError::shape(&self.handle))?);
+            }
+        }
+        Ok(entries)
     }
 
     /// How many entries it can hold.
@@ -71,8 +76,89 @@ impl<K: Plain, V: Plain> Table<K, V> {
         self.handle.max_entries()
     }
 
+    /// Gives every entry to `each`, one batch in memory at a time, until it breaks. What may be missed or seen twice is as
+    /// with [`Table::entries`]; `each` may look up and change entries.
+    pub fn walk(&self, mut each: impl FnMut(K, V) -> ControlFlow<()>) -> Result<(), MapError> {
+        let mut walk = Walk::new(&self.handle);
+        while let Some((keys, values)) = walk.next().map_err(|e| MapError::kernel(&self.handle, "walk", e))? {
+            for (key, value) in keys.chunks_exact(size_of::<K::Bytes>()).zip(values.chunks_exact(size_of::<V::Bytes>()))
+            {
+                let entry = K::from_bytes(key).zip(V::from_bytes(value));
+                let (key, value) = entry.ok_or_else(|| MapError::shape(&self.handle))?;
+                if each(key, value).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The map itself, for what is not wrapped here.
     pub fn handle(&self) -> &MapHandle {
         &self.handle
+    }
+}
+
+/// A walk over a hash map, batch by batch. libbpf-rs 0.27.2 has one, but takes a batch that is not full for the last,
+/// and the kernel gives such batches wherever the next bucket does not fit in: most of a large table was never seen.
+struct Walk<'m> {
+    handle: &'m MapHandle,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+    batch: usize,
+    /// The bucket to go on at, as the kernel left it; `None`: the first.
+    position: Option<u32>,
+    over: bool,
+}
+
+impl<'m> Walk<'m> {
+    fn new(handle: &'m MapHandle) -> Self {
+        let mut walk = Walk { handle, keys: Vec::new(), values: Vec::new(), batch: 0, position: None, over: false };
+        walk.grow(BATCH);
+        walk
+    }
+
+    fn grow(&mut self, batch: usize) {
+        self.batch = batch;
+        self.keys.resize(batch * self.handle.key_size() as usize, 0);
+        self.values.resize(batch * self.handle.value_size() as usize, 0);
+    }
+
+    /// Keys and values of the next batch, which may be empty; `None` after the last.
+    fn next(&mut self) -> libbpf_rs::Result<Option<(&[u8], &[u8])>> {
+        while !self.over {
+            let mut count = self.batch as u32;
+            let mut reached = 0u32;
+            let position = self.position.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
+            // SAFETY: both buffers hold `count` elements of this map's sizes, and hash maps keep their place in four
+            // bytes; all outlive the call. Null options are the defaults.
+            let result = unsafe {
+                libbpf_sys::bpf_map_lookup_batch(
+                    self.handle.as_fd().as_raw_fd(),
+                    position.cast(),
+                    ptr::from_mut(&mut reached).cast(),
+                    self.keys.as_mut_ptr().cast(),
+                    self.values.as_mut_ptr().cast(),
+                    &mut count,
+                    ptr::null(),
+                )
+            };
+            match -result {
+                0 => self.position = Some(reached),
+                libc::ENOENT => self.over = true,
+                libc::EINTR => continue,
+                // One bucket holds more than a batch.
+                libc::ENOSPC => {
+                    self.grow(self.batch * 2);
+                    continue;
+                }
+                error => return Err(libbpf_rs::Error::from_raw_os_error(error)),
+            }
+            let count = count as usize;
+            let keys = self.keys.get(..count * self.handle.key_size() as usize);
+            let values = self.values.get(..count * self.handle.value_size() as usize);
+            return Ok(keys.zip(values));
+        }
+        Ok(None)
     }
 }
