@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use eg_skel::abi::{Drop as DropReason, Event, EventKind, Plain};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
@@ -15,6 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::error::DatapathError;
+use super::samples::Samples;
 
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -24,6 +25,8 @@ pub(crate) struct Events {
     /// Filled by the ring's callback, emptied by `next`; never held across an await.
     inbox: Arc<Mutex<Vec<Event>>>,
     logged: HashMap<u32, Logged>,
+    /// What the admin server shows.
+    samples: Arc<Samples>,
 }
 
 struct Logged {
@@ -40,7 +43,7 @@ impl AsRawFd for Ring {
 }
 
 impl Events {
-    pub(crate) fn open(map: &MapHandle) -> Result<Events, DatapathError> {
+    pub(crate) fn open(map: &MapHandle, samples: Arc<Samples>) -> Result<Events, DatapathError> {
         let inbox = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&inbox);
         let mut builder = RingBufferBuilder::new();
@@ -56,7 +59,7 @@ impl Events {
         // SAFETY: the descriptor is the ring buffer's own, which `AsyncFd` owns and nobody replaces or closes before.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map_err(|error| DatapathError::system("watch the ring buffer eg_events")(error.into()))?;
-        Ok(Events { ring, inbox, logged: HashMap::new() })
+        Ok(Events { ring, inbox, logged: HashMap::new(), samples })
     }
 
     /// Waits for events, logs what is to be logged, and says whether a next hop is wanted. Cancel-safe: events that a
@@ -79,8 +82,14 @@ impl Events {
         let mut next_hop = false;
         for event in events {
             match EventKind::from_code(event.kind) {
-                Some(EventKind::NextHop) => next_hop = true,
-                Some(EventKind::Drop) => self.log_drop(&event, now),
+                Some(EventKind::NextHop) => {
+                    next_hop = true;
+                    self.samples.keep(&event, SystemTime::now());
+                }
+                Some(EventKind::Drop) => {
+                    self.log_drop(&event, now);
+                    self.samples.keep(&event, SystemTime::now());
+                }
                 None => tracing::debug!(kind = event.kind, "unknown datapath event"),
             }
         }

@@ -15,7 +15,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressProtocol, CacheInfo,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
@@ -39,6 +39,10 @@ pub(crate) struct Interface {
     pub(crate) name: String,
     /// Only Ethernet has one that we can write into a frame.
     pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) mtu: u32,
+    /// Set up by the administrator, and with a link.
+    pub(crate) up: bool,
+    pub(crate) running: bool,
 }
 
 /// An address of an interface.
@@ -136,10 +140,19 @@ impl Netlink {
             .into_iter()
             .map(|link| {
                 let ethernet = link.header.link_layer_type == LinkLayerType::Ether;
-                let mut interface = Interface { index: link.header.index, name: String::new(), mac: None };
+                let flags = link.header.flags;
+                let mut interface = Interface {
+                    index: link.header.index,
+                    name: String::new(),
+                    mac: None,
+                    mtu: 0,
+                    up: flags.contains(LinkFlags::Up),
+                    running: flags.contains(LinkFlags::LowerUp),
+                };
                 for attribute in link.attributes {
                     match attribute {
                         LinkAttribute::IfName(name) => interface.name = name,
+                        LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
                         LinkAttribute::Address(mac) if ethernet => interface.mac = <[u8; 6]>::try_from(mac).ok(),
                         _ => {}
                     }

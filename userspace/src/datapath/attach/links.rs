@@ -29,9 +29,41 @@ const SK_LOOKUP_PIN: &str = "sk_lookup";
 
 /// How an interface runs the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     Native,
     Generic,
+}
+
+/// A pinned link of ours to an interface of this network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    pub ifindex: u32,
+    pub program: u32,
+    /// `None`: the link is there and its program does not run: the interface is gone, or is another namespace's.
+    pub mode: Option<Mode>,
+}
+
+/// What is attached by the links that are pinned below `pins` (see `eg_skel::share::pin_dir`), as any process may ask.
+///
+/// # Errors
+/// A pin cannot be opened; without any pins nothing is attached.
+pub fn attached(pins: &Path) -> Result<Vec<Attached>, DatapathError> {
+    let folder = pins.join(super::super::LINKS);
+    let mut found = Vec::new();
+    for path in if folder.exists() { list(&folder)? } else { Vec::new() } {
+        let Some(link) = open_pinned(&path)? else { continue };
+        let Ok(info) = link.info() else { continue };
+        if let LinkTypeInfo::Xdp(xdp) = &info.info {
+            found.push(Attached { ifindex: xdp.ifindex, program: info.prog_id, mode: carries(&link, xdp.ifindex) });
+        }
+    }
+    found.sort_unstable_by_key(|attached| attached.ifindex);
+    Ok(found)
+}
+
+/// The XDP program at an interface, whoever's, and its mode; `None`: there is none.
+pub fn running(ifindex: u32) -> Option<(u32, Mode)> {
+    query(ifindex)
 }
 
 /// The folder of pinned links.
