@@ -13,6 +13,7 @@
 
 pub mod config;
 pub mod echo;
+pub mod egctl;
 pub mod expect;
 pub mod gateway;
 mod netns;
