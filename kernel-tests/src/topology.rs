@@ -15,6 +15,7 @@ pub mod config;
 pub mod direct;
 pub mod dsr;
 pub mod echo;
+pub mod egctl;
 pub mod expect;
 pub mod foreign;
 pub mod gateway;

@@ -647,6 +647,6 @@ fn a_walk_of_a_table_sees_every_entry() {
     seen.sort_by_key(|(_, source)| source.packets);
     assert_eq!(seen.len(), 5000);
     assert!(
-        seen.iter().zip(0..).all(|((key, value), number)| *key == source(number) && value.packets == number.into())
+        seen.iter().zip(0..).all(|((key, value), number)| *key == source(number) && value.packets == u64::from(number))
     );
 }

@@ -121,6 +121,7 @@ impl App {
         };
 
         vitals.counters.store(Some(Arc::new(edge.counters().to_vec())));
+        vitals.samples.store(datapath.as_ref().map(|datapath| Arc::new(datapath.samples())));
         vitals.figures.store(datapath.as_ref().map(|datapath| Arc::new(datapath.figures())));
         let app = App { file, logs, vitals, builder, datapath, edge };
         app.announce_addresses();

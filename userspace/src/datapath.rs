@@ -11,8 +11,10 @@
 mod attach;
 mod detach;
 mod error;
+pub mod ethtool;
 mod events;
 mod figures;
+mod inspect;
 mod keeper;
 mod load;
 mod loads;
@@ -21,6 +23,7 @@ mod neigh;
 mod netlink;
 mod probe;
 mod resize;
+mod samples;
 mod steering;
 mod sync;
 
@@ -45,14 +48,20 @@ use load::Loaded;
 use names::Names;
 use neigh::Neigh;
 use netlink::{Interface, Netlink};
+use samples::Samples;
 use steering::SocketLookup;
 use sync::Tables;
 
+pub use attach::look::{Attached, attached, running};
+pub use attach::xdp::Mode;
 pub use detach::{Detached, detach};
 pub use error::DatapathError;
 pub use figures::{BackendFigures, Figures, FiguresReader, VipFigures};
+pub use inspect::{Host, Link, Way, inspect};
+pub use load::other_versions;
 pub use names::{Kind, Named, names};
 pub use probe::Capabilities;
+pub use samples::{DropSample, KEPT as SAMPLES_KEPT, SamplesReader};
 
 /// The folder of pinned links below that of the maps.
 const LINKS: &str = "links";
@@ -66,6 +75,7 @@ const RESOLVE_AGAIN: Duration = Duration::from_millis(20);
 pub struct Datapath {
     loaded: Loaded,
     tables: Arc<Mutex<Tables>>,
+    samples: Arc<Samples>,
     links: Links,
     netlink: Netlink,
     vips: Vips,
@@ -105,19 +115,21 @@ impl Datapath {
         let tables = Arc::new(Mutex::new(tables));
         let links = Links::open(loaded.folder.join(LINKS))?;
         let applied = Arc::new(Notify::new());
+        let samples = Arc::new(Samples::default());
         let keeper = Keeper {
             maps: Arc::clone(&loaded.maps),
             tables: Arc::clone(&tables),
             // A socket of its own: the kernel refuses a second dump on one that has a dump under way.
             neigh: Neigh::new(Netlink::open()?),
             changes: Netlink::changes()?,
-            events: Events::open(&loaded.maps.events)?,
+            events: Events::open(&loaded.maps.events, Arc::clone(&samples))?,
             applied: Arc::clone(&applied),
             folder: loaded.folder.clone(),
             timeouts: plan.timeouts,
         };
         let mut datapath = Datapath {
             tables,
+            samples,
             links,
             vips: Vips::new(netlink.clone()),
             neigh: Neigh::new(netlink.clone()),
@@ -217,6 +229,11 @@ impl Datapath {
     /// A handle for telemetry.
     pub fn figures(&self) -> FiguresReader {
         FiguresReader::new(Arc::clone(&self.loaded.maps), Arc::clone(&self.tables))
+    }
+
+    /// A handle for the admin server.
+    pub fn samples(&self) -> SamplesReader {
+        SamplesReader::new(Arc::clone(&self.samples), Arc::clone(&self.tables))
     }
 
     /// Ends the upkeep. With `detach_on_exit` everything goes; otherwise the kernel goes on forwarding and the next

@@ -11,7 +11,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use eg_l7::{Counters, Transport};
 
 use crate::config::plan::Plan;
-use crate::datapath::FiguresReader;
+use crate::datapath::{FiguresReader, SamplesReader};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -48,6 +48,8 @@ pub struct Vitals {
     /// One per worker, once they run.
     pub counters: ArcSwapOption<Vec<Arc<Counters>>>,
     pub figures: ArcSwapOption<FiguresReader>,
+    /// Refused packets, while the datapath is on.
+    pub samples: ArcSwapOption<SamplesReader>,
     news: Mutex<News>,
 }
 
@@ -82,6 +84,7 @@ impl Vitals {
             admin_refused: AtomicU64::new(0),
             counters: ArcSwapOption::empty(),
             figures: ArcSwapOption::empty(),
+            samples: ArcSwapOption::empty(),
             news: Mutex::default(),
         }
     }

@@ -2,6 +2,7 @@
 //! A hash map.
 
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
@@ -65,20 +66,19 @@ impl<K: Plain, V: Plain> Table<K, V> {
     pub fn entries(&self) -> Result<Vec<(K, V)>, MapError> {
         let mut entries = Vec::new();
         self.walk(|key, value| {
-            let entry = K::from_bytes(key).zip(V::from_bytes(value));
-            entries.push(entry.ok_or_else(|| MapError::shape(&self.handle))?);
-            Ok(())
+            entries.push((key, value));
+            ControlFlow::Continue(())
         })?;
         Ok(entries)
     }
 
-    /// Shows every entry, some of them twice or not at all if the table changes meanwhile; keeps none.
-    pub fn for_each(&self, mut show: impl FnMut(K, V)) -> Result<(), MapError> {
-        self.walk(|key, value| {
+    /// Gives every entry to `each`, one batch in memory at a time, until it breaks. What may be missed or seen twice is as
+    /// with [`Table::entries`]; `each` may look up and change entries.
+    pub fn walk(&self, mut each: impl FnMut(K, V) -> ControlFlow<()>) -> Result<(), MapError> {
+        self.walk_bytes(|key, value| {
             let entry = K::from_bytes(key).zip(V::from_bytes(value));
             let (key, value) = entry.ok_or_else(|| MapError::shape(&self.handle))?;
-            show(key, value);
-            Ok(())
+            Ok(each(key, value))
         })
     }
 
@@ -86,12 +86,15 @@ impl<K: Plain, V: Plain> Table<K, V> {
     pub fn copy_to(&self, other: &Self) -> Result<u64, MapError> {
         let mut chunk = Chunk::default();
         let mut copied = 0;
-        self.walk(|key, value| {
+        self.walk_bytes(|key, value| {
             chunk.keys.extend_from_slice(key);
             chunk.values.extend_from_slice(value);
             chunk.entries += 1;
             copied += 1;
-            if chunk.entries == BATCH as u32 { chunk.write(&other.handle) } else { Ok(()) }
+            if chunk.entries == BATCH as u32 {
+                chunk.write(&other.handle)?;
+            }
+            Ok(ControlFlow::Continue(()))
         })?;
         chunk.write(&other.handle)?;
         Ok(copied)
@@ -100,24 +103,29 @@ impl<K: Plain, V: Plain> Table<K, V> {
     /// Writes the entries that `other` does not have; how many those were.
     pub fn copy_missing_to(&self, other: &Self) -> Result<u64, MapError> {
         let mut copied = 0;
-        self.walk(|key, value| match other.handle.update(key, value, MapFlags::NO_EXIST) {
+        self.walk_bytes(|key, value| match other.handle.update(key, value, MapFlags::NO_EXIST) {
             Ok(()) => {
                 copied += 1;
-                Ok(())
+                Ok(ControlFlow::Continue(()))
             }
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(ControlFlow::Continue(())),
             Err(e) => Err(MapError::kernel(&other.handle, "write", e)),
         })?;
         Ok(copied)
     }
 
-    /// Shows every entry's bytes, some of them twice or not at all if the table changes meanwhile.
-    fn walk(&self, mut show: impl FnMut(&[u8], &[u8]) -> Result<(), MapError>) -> Result<(), MapError> {
+    /// [`Table::walk`] with the entries as the kernel gives them.
+    fn walk_bytes(
+        &self,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, MapError>,
+    ) -> Result<(), MapError> {
         let mut walk = Walk::new(&self.handle);
         while let Some((keys, values)) = walk.next().map_err(|e| MapError::kernel(&self.handle, "walk", e))? {
             for (key, value) in keys.chunks_exact(size_of::<K::Bytes>()).zip(values.chunks_exact(size_of::<V::Bytes>()))
             {
-                show(key, value)?;
+                if each(key, value)?.is_break() {
+                    return Ok(());
+                }
             }
         }
         Ok(())

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use super::net::Net;
 
+use eg_skel::abi::Forward;
+
 pub use eg_balance::Algorithm;
 pub use guards::{Guard, GuardSet, GuardsPlan, Limit, PrefixList};
 
@@ -189,14 +191,19 @@ pub enum ForwardPlan {
 }
 
 impl ForwardPlan {
+    /// The mode, as the kernel side numbers it.
+    pub fn mode(self) -> Forward {
+        match self {
+            ForwardPlan::Nat { .. } => Forward::Nat,
+            ForwardPlan::Ipip => Forward::Ipip,
+            ForwardPlan::Gue { .. } => Forward::Gue,
+            ForwardPlan::L2 => Forward::L2,
+        }
+    }
+
     /// The configuration's word.
     pub fn word(self) -> &'static str {
-        match self {
-            ForwardPlan::Nat { .. } => "nat",
-            ForwardPlan::Ipip => "ipip",
-            ForwardPlan::Gue { .. } => "gue",
-            ForwardPlan::L2 => "l2",
-        }
+        self.mode().label()
     }
 
     /// Whether replies bypass us: the backend answers from the VIP itself.

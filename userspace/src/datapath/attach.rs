@@ -7,7 +7,8 @@
 
 pub(crate) mod ladder;
 pub(crate) mod links;
+pub(crate) mod look;
 mod offloads;
 pub(crate) mod tc;
 pub(crate) mod vips;
-mod xdp;
+pub(crate) mod xdp;

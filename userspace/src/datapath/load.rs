@@ -280,6 +280,18 @@ fn pin_folder(root: &Path) -> Result<PathBuf, DatapathError> {
     Ok(folder)
 }
 
+/// Folders of pins below `root` that a process of this version refuses to start beside.
+///
+/// # Errors
+/// The folder cannot be listed; one that does not exist has none.
+pub fn other_versions(root: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    if !root.exists() {
+        return Ok(Vec::new());
+    }
+    let ours = share::pin_dir(root);
+    Ok(versions(root)?.into_iter().map(|(path, _)| path).filter(|path| *path != ours).collect())
+}
+
 /// The folders `v<number>` below a pin root.
 pub(crate) fn versions(root: &Path) -> Result<Vec<(PathBuf, String)>, DatapathError> {
     let fail = |source: io::Error| DatapathError::PinRoot { path: root.into(), source };

@@ -7,6 +7,7 @@
 //! count meanwhile stays. A flow that opens during the walk may be counted twice, until the next one.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -73,14 +74,20 @@ fn correct(maps: &Maps, folder: &Path, timeouts: Timeouts) -> Result<Duration, D
     // A reload may have replaced the table that `maps` holds: the pinned one is in use.
     let established = Maps::open_flows(folder)?;
     for (table, open) in [(&established, 1), (&maps.opening, 0)] {
-        table.for_each(|key, flow| match judge.lives(&key, &flow) {
-            Ok(true) => {
-                let (flows, outstanding) = lives.entry(flow.backend).or_default();
-                *flows += open;
-                *outstanding += 1;
+        table.walk(|key, flow| {
+            match judge.lives(&key, &flow) {
+                Ok(true) => {
+                    let (flows, outstanding) = lives.entry(flow.backend).or_default();
+                    *flows += open;
+                    *outstanding += 1;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
             }
-            Ok(false) => {}
-            Err(error) => failed = Some(error),
+            ControlFlow::Continue(())
         })?;
     }
     if let Some(error) = failed {

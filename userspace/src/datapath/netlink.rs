@@ -15,7 +15,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressProtocol, CacheInfo,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
@@ -44,6 +44,9 @@ pub(crate) struct Interface {
     /// Only Ethernet has one that we can write into a frame.
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) mtu: u32,
+    /// Set up by the administrator, and with a link.
+    pub(crate) up: bool,
+    pub(crate) running: bool,
 }
 
 /// An address of an interface.
@@ -143,7 +146,15 @@ impl Netlink {
             .into_iter()
             .map(|link| {
                 let ethernet = link.header.link_layer_type == LinkLayerType::Ether;
-                let mut interface = Interface { index: link.header.index, name: String::new(), mac: None, mtu: 0 };
+                let flags = link.header.flags;
+                let mut interface = Interface {
+                    index: link.header.index,
+                    name: String::new(),
+                    mac: None,
+                    mtu: 0,
+                    up: flags.contains(LinkFlags::Up),
+                    running: flags.contains(LinkFlags::LowerUp),
+                };
                 for attribute in link.attributes {
                     match attribute {
                         LinkAttribute::IfName(name) => interface.name = name,

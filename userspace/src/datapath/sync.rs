@@ -363,13 +363,12 @@ fn vip_key(vip: &VipPlan) -> (SocketAddr, u8) {
 
 /// What the kernel's element says about the mode: its code, flags and port.
 fn forward(plan: ForwardPlan) -> (u8, u32, Be16) {
-    let (mode, flags, port) = match plan {
-        ForwardPlan::Nat { snat } => (abi::Forward::Nat, if snat { abi::VIP_SNAT } else { 0 }, 0),
-        ForwardPlan::Ipip => (abi::Forward::Ipip, 0, 0),
-        ForwardPlan::Gue { port } => (abi::Forward::Gue, 0, port),
-        ForwardPlan::L2 => (abi::Forward::L2, 0, 0),
+    let (flags, port) = match plan {
+        ForwardPlan::Nat { snat: true } => (abi::VIP_SNAT, 0),
+        ForwardPlan::Gue { port } => (0, port),
+        _ => (0, 0),
     };
-    (mode.code() as u8, flags, port.into())
+    (plan.mode().code() as u8, flags, port.into())
 }
 
 /// What a VIP's flags say about flows whose backend is down or gone.

@@ -56,11 +56,11 @@ enum Mode {
     Clsact,
 }
 
-pub(crate) fn run(what: What, pin_root: &Path, json: bool) -> Result<String, String> {
+pub(crate) fn run(what: &What, pin_root: &Path, json: bool) -> Result<String, String> {
     match what {
         What::Attach(arguments) => attach(arguments, pin_root, json),
         What::Detach { interface } => {
-            block_on(backend::detach(pin_root, &interface))?;
+            block_on(backend::detach(pin_root, interface))?;
             Ok(if json {
                 format!("{}\n", json!({ "detached": interface }))
             } else {
@@ -74,13 +74,13 @@ pub(crate) fn run(what: What, pin_root: &Path, json: bool) -> Result<String, Str
     }
 }
 
-fn attach(arguments: AttachArguments, pin_root: &Path, json: bool) -> Result<String, String> {
+fn attach(arguments: &AttachArguments, pin_root: &Path, json: bool) -> Result<String, String> {
     let wanted = Attach {
         pin_root: pin_root.into(),
-        interface: arguments.interface,
-        vips: arguments.vip,
-        from: arguments.from,
-        to: arguments.to,
+        interface: arguments.interface.clone(),
+        vips: arguments.vip.clone(),
+        from: arguments.from.clone(),
+        to: arguments.to.clone(),
         gue_port: arguments.gue_port,
         mode: match arguments.mode {
             Mode::Auto => Wanted::Auto,

@@ -61,7 +61,7 @@ impl fmt::Display for Kind {
     }
 }
 
-fn interface_pin(path: &Path) -> Option<(Kind, u32)> {
+pub(super) fn interface_pin(path: &Path) -> Option<(Kind, u32)> {
     let name = path.file_name()?.to_str()?;
     Kind::ALL.into_iter().find_map(|kind| Some((kind, name.strip_prefix(kind.prefix())?.parse().ok()?)))
 }
@@ -199,7 +199,7 @@ pub(super) fn result(answer: i32) -> io::Result<i32> {
     if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(answer) }
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, DatapathError> {
     let fail = |source| DatapathError::PinRoot { path: folder.to_path_buf(), source };
     fs::read_dir(folder).map_err(fail)?.map(|entry| entry.map(|entry| entry.path()).map_err(fail)).collect()
 }

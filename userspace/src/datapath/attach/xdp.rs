@@ -25,7 +25,7 @@ const MTU_OF_ONE_PAGE: u32 = 4096 - 256 - 320 - 22;
 
 /// How an interface runs an XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub enum Mode {
     Native,
     Generic,
 }
@@ -66,7 +66,7 @@ pub(super) fn foreign(name: &str, ifindex: u32, error: &io::Error) -> Option<Dat
 }
 
 /// The program attached to an interface and its mode; `None`: there is none.
-fn query(ifindex: u32) -> Option<(u32, Mode)> {
+pub(super) fn query(ifindex: u32) -> Option<(u32, Mode)> {
     let mut found = libbpf_sys::bpf_xdp_query_opts {
         sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
         ..Default::default()
