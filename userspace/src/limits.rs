@@ -31,7 +31,10 @@ pub fn raise_descriptors() -> u64 {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) if soft >= hard => soft,
         Ok((soft, hard)) => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-            Ok(()) => hard,
+            Ok(()) => {
+                tracing::info!(limit = hard, was = soft, "descriptors");
+                hard
+            }
             Err(error) => {
                 tracing::warn!(limit = soft, wanted = hard, %error, "cannot raise the descriptor limit");
                 soft

@@ -269,7 +269,7 @@ fn an_early_answer_waits_for_a_client_that_reads_only_when_all_is_sent() {
     let (_origin, gateway) = start();
     let mut raw = Raw::connect(gateway.plain());
     // More than both sockets' buffers hold, so that the gateway must have read it for the client to get to the answer.
-    raw.send(&format!("POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 64 * bytes::MIB));
+    raw.send(format!("POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 64 * bytes::MIB));
     for _ in 0..64 {
         raw.send_whole("x".repeat(bytes::MIB as usize)).expect("the gateway goes on reading");
     }
