@@ -167,7 +167,8 @@ impl App {
             lines.push(match (&listener.scheme, transport) {
                 (Http, _) => format!("curl http://{address}/"),
                 (Https { .. }, eg_l7::Transport::Tcp) => format!("curl --insecure https://{address}/"),
-                (Https { .. }, eg_l7::Transport::Udp) => format!("curl --insecure --http3-only https://{address}/"),
+                // Debian 12's curl has no HTTP/3; the repository's client does.
+                (Https { .. }, eg_l7::Transport::Udp) => format!("tools/h3get -i https://{address}/"),
             });
         }
         let guard = if plan.admin.token_sha256.is_some() { "-H 'Authorization: Bearer TOKEN' " } else { "" };
