@@ -143,7 +143,7 @@ fn version_names_the_features_and_what_the_kernel_has() {
     let said = text(&ended.stdout);
     assert!(ended.status.success());
     assert!(said.starts_with(&format!("expressgateway {}\n", env!("CARGO_PKG_VERSION"))), "{said}");
-    for word in ["xdp:", "sk_lookup:", "HTTP/3", "abi: v1"] {
+    for word in ["xdp:", "sk_lookup:", "HTTP/3", "abi: v2"] {
         assert!(said.contains(word), "no {word} in {said}");
     }
 }
