@@ -73,6 +73,18 @@ static __always_inline int open_claim(struct claim *c, const struct pkt *p,
 	return claim_port(c, snat ? wish : p->key.sport, !snat) ? EG_DROP_NO_PORT : 0;
 }
 
+/* What the pool hashes: the packet's key, or only what each fragment has. */
+static __always_inline const struct eg_flow_key *
+open_hashed(struct claim *c, const struct pkt *p, const struct eg_vip *vip)
+{
+	if (!(vip->flags & EG_VIP_STABLE))
+		return &p->key;
+	c->key = p->key;
+	c->key.sport = 0;
+	c->key.dport = 0;
+	return &c->key;
+}
+
 static __always_inline int open_insert(const struct pkt *p, struct claim *c, __u64 flags)
 {
 	if (eg_dry_run)
@@ -102,7 +114,7 @@ static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, struct claim 
 	struct eg_backend *b;
 	__u32 id;
 
-	id = pick(vip->pool, &p->key, &c->hash);
+	id = pick(vip->pool, open_hashed(c, p, vip), &c->hash);
 	if (prefer)
 		id = prefer;
 	if (!id)

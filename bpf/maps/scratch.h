@@ -10,6 +10,9 @@ struct scratch {
 	struct claim claim;
 	struct promotion promotion;
 	struct quote quote;
+	struct piece piece;
+	struct eg_frag frag;
+	struct eg_held held;
 };
 
 /* What is this CPU working on? A program has it from its start to its end:

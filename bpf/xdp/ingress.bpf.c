@@ -2,7 +2,7 @@
 /*
  * Where packets come in: parse, flow, forward. What needs more than a known
  * flow goes on in a program of its own, by a tail call: a new or half-open
- * flow, an ICMP error, a packet that is too big. Attached to each interface
+ * flow, an ICMP error, a packet that is too big, a fragment. Attached to each interface
  * of [datapath]. What is not an L4 VIP's passes untouched.
  */
 #include <linux/bpf.h>
@@ -22,6 +22,7 @@
 #include "maps/counters.h"
 #include "maps/events.h"
 #include "maps/flows.h"
+#include "maps/frags.h"
 #include "maps/meta.h"
 #include "maps/rings.h"
 #include "maps/vips.h"
@@ -49,11 +50,15 @@
 #include "lib/l2.h"
 #include "lib/icmp.h"
 #include "lib/too_big.h"
+#include "lib/frag_note.h"
+#include "lib/frag.h"
+#include "lib/frag_write.h"
 
 int eg_xdp_ingress(struct xdp_md *ctx);
 int eg_xdp_open(struct xdp_md *ctx);
 int eg_xdp_icmp(struct xdp_md *ctx);
 int eg_xdp_too_big(struct xdp_md *ctx);
+int eg_xdp_frag(struct xdp_md *ctx);
 
 /* Which program takes over (enum tail)? Each load has a table of its own,
  * filled before anything is attached and pinned with the links: the kernel
@@ -68,6 +73,7 @@ struct {
 		[TAIL_OPEN] = (void *)&eg_xdp_open,
 		[TAIL_ICMP] = (void *)&eg_xdp_icmp,
 		[TAIL_TOO_BIG] = (void *)&eg_xdp_too_big,
+		[TAIL_FRAG] = (void *)&eg_xdp_frag,
 	},
 };
 
@@ -236,19 +242,124 @@ static __always_inline int complain(struct xdp_md *ctx, const struct pkt *p, __u
 		       too_big_write4(data + l3, data_end, p, mtu);
 }
 
+/* The packet is dropped, and its sender told why, at a bounded rate. */
+static __always_inline int too_big(struct xdp_md *ctx, struct pkt *p)
+{
+	__u32 mtu = too_big_mtu(p);
+
+	drop(p, EG_DROP_TOO_BIG);
+	if (!mtu || !too_big_allowed() || complain(ctx, p, mtu))
+		return XDP_DROP;
+	return XDP_TX;
+}
+
 SEC("xdp")
 int eg_xdp_too_big(struct xdp_md *ctx)
 {
 	struct scratch *s = scratch_begin();
-	__u32 mtu;
 
 	if (!s || parse_frame(ctx, &s->p) != PARSED)
 		return XDP_ABORTED;
-	mtu = too_big_mtu(&s->p);
-	drop(&s->p, EG_DROP_TOO_BIG);
-	if (!mtu || !too_big_allowed() || complain(ctx, &s->p, mtu))
+	return too_big(ctx, &s->p);
+}
+
+static __always_inline int frag_forward(struct xdp_md *ctx, struct scratch *s,
+					struct eg_frag *e)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	__u32 id = 0;
+
+	if (s->fw.mode != EG_FORWARD_NAT)
+		return forward(ctx, &s->p, &s->fw);
+	if (e && !eg_dry_run)
+		id = frag_identify(e, &s->piece, &s->fw);
+	if (frag_write(data, data_end, &s->p, &s->piece, &s->fw, id) ||
+	    l2_write(data, data_end, &s->fw))
+		return XDP_ABORTED;
+	return send(ctx, s->fw.ifindex);
+}
+
+/* A fragment that came before its first, and is not or no longer held. What
+ * is no VIP's the stack may hold itself. */
+static __always_inline int frag_give_up(const struct pkt *p, const struct piece *g)
+{
+	if (g->use & EG_ADDR_VIP) {
+		drop(p, EG_DROP_FRAGMENT_EARLY);
 		return XDP_DROP;
-	return XDP_TX;
+	}
+	count_total(EG_VERDICT_PASSED, p);
+	return XDP_PASS;
+}
+
+/* Hand it to the process, which lets it come in again when its first was seen.
+ * It counts then, or when the process gives it up (eg_xdp_give_up). */
+static __always_inline int frag_hold(struct xdp_md *ctx, struct scratch *s)
+{
+	__u64 frame = ctx->data_end - ctx->data;
+
+	if (eg_xdp_frags)
+		frame = bpf_xdp_get_buff_len(ctx);
+	s->held.key = s->piece.key;
+	s->held.ifindex = ctx->ingress_ifindex;
+	s->held.length = frame;
+	if (eg_dry_run || frame > HELD_MAX ||
+	    bpf_perf_event_output(ctx, &held, BPF_F_CURRENT_CPU | frame << 32, &s->held,
+				  sizeof(s->held)))
+		return frag_give_up(&s->p, &s->piece);
+	return XDP_DROP;
+}
+
+static __always_inline int frag_parse_frame(struct xdp_md *ctx, struct scratch *s)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	int verdict = frag_parse(data, data_end, &s->p, &s->piece);
+
+	if (verdict != FORWARD || !s->piece.first)
+		return verdict;
+	return frag_ports(data, data_end, &s->p, &s->piece);
+}
+
+SEC("xdp")
+int eg_xdp_frag(struct xdp_md *ctx)
+{
+	struct scratch *s = scratch_begin();
+	struct eg_frag *e = NULL;
+	int verdict;
+
+	if (!s || parse_frame(ctx, &s->p) != FRAGMENT)
+		return XDP_ABORTED;
+	verdict = frag_parse_frame(ctx, s);
+	if (verdict == FORWARD)
+		verdict = frag_decide(ctx, s, &e);
+	if (verdict == FORWARD)
+		return frag_forward(ctx, s, e);
+	if (verdict == HOLD)
+		return frag_hold(ctx, s);
+	if (verdict == TAIL(TAIL_TOO_BIG) && s->piece.first)
+		return too_big(ctx, &s->p);
+	if (verdict == TAIL(TAIL_TOO_BIG))
+		verdict = EG_DROP_TOO_BIG;
+	if (verdict == PASS) {
+		count_total(EG_VERDICT_PASSED, &s->p);
+		return XDP_PASS;
+	}
+	/* What other programs would do asks for a whole packet. */
+	drop(&s->p, IS_TAIL(verdict) ? EG_DROP_FRAGMENT : verdict);
+	return XDP_DROP;
+}
+
+/* Never attached: the process runs it on what it has held in vain. */
+SEC("xdp")
+int eg_xdp_give_up(struct xdp_md *ctx)
+{
+	struct scratch *s = scratch_begin();
+
+	if (!s || parse_frame(ctx, &s->p) != FRAGMENT ||
+	    frag_parse_frame(ctx, s) != FORWARD)
+		return XDP_ABORTED;
+	return frag_give_up(&s->p, &s->piece);
 }
 
 char LICENSE[] SEC("license") = "GPL";

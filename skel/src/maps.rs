@@ -19,7 +19,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
-use eg_abi::{Backend, Conf, Count, Flow, FlowKey, Listener, ListenerKey, Meta, Pool, Stats, Vip, VipKey};
+use eg_abi::{Backend, Conf, Count, Flow, FlowKey, Frag, FragKey, Listener, ListenerKey, Meta, Pool, Stats, Vip, VipKey};
 use libbpf_rs::{MapCore, MapHandle, Object};
 
 pub use array::Array;
@@ -83,6 +83,8 @@ pub struct Maps {
     pub flows: Table<FlowKey, Flow>,
     /// Half-open flows.
     pub opening: Table<FlowKey, Flow>,
+    /// Datagrams that arrive in fragments.
+    pub frags: Table<FragKey, Frag>,
     pub vip_stats: PerCpu<Stats>,
     pub backend_stats: PerCpu<Stats>,
     /// By [`eg_abi::Verdict`]; read through [`Maps::totals`], which adds what living VIPs forwarded.
@@ -132,6 +134,7 @@ impl Maps {
             backends: Array::new(find("eg_backends")?)?,
             flows: Table::new(find("eg_flows")?)?,
             opening: Table::new(find("eg_opening")?)?,
+            frags: Table::new(find("eg_frags")?)?,
             vip_stats: PerCpu::new(find("eg_vip_stats")?)?,
             backend_stats: PerCpu::new(find("eg_backend_stats")?)?,
             verdicts: PerCpu::new(find("eg_totals")?)?,

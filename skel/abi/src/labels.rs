@@ -133,6 +133,8 @@ labels! {
         TooBig = 12 => "too_big",
         Tail = 13 => "tail",
         Icmp = 14 => "icmp",
+        FragmentOverlap = 15 => "fragment_overlap",
+        FragmentEarly = 16 => "fragment_early",
     }
 }
 
@@ -166,7 +168,7 @@ mod tests {
             assert_eq!(Drop::from_code(drop.code()), Some(*drop));
         }
         assert_eq!(Drop::from_code(0), None);
-        assert_eq!(Drop::from_code(15), None);
+        assert_eq!(Drop::from_code(17), None);
         assert_eq!(Drop::NoBackend.label(), "no_backend");
     }
 }
