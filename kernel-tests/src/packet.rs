@@ -3,6 +3,7 @@
 //!
 //! [`Gateway`] is the program with maps of its own, [`Frame`] builds packets, [`judge`] checks what came out.
 
+pub mod fragments;
 pub mod frame;
 pub mod gateway;
 pub mod judge;

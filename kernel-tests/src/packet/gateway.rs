@@ -15,7 +15,7 @@ use eg_skel::sock_lookup::LookupSkelBuilder;
 use eg_skel::xdp_ingress::{IngressSkel, IngressSkelBuilder};
 use eg_skel::{Maps, features};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{OpenObject, ProgramInput, RingBufferBuilder};
+use libbpf_rs::{OpenObject, ProgramInput, ProgramMut, RingBufferBuilder};
 use pnet::util::MacAddr;
 
 use super::judge;
@@ -101,11 +101,25 @@ impl Gateway {
         &self.loaded().maps
     }
 
+    pub(super) fn skel(&self) -> &IngressSkel<'static> {
+        &self.loaded().skel
+    }
+
+    /// A frame that was given counts elsewhere, or later.
+    pub(super) fn forget(&self, frame: &[u8]) {
+        let Count { packets, bytes } = self.given.get();
+        self.given.set(Count { packets: packets - 1, bytes: bytes - judge::l3_bytes(frame) });
+    }
+
     /// Lets one frame come in.
     pub fn receive(&self, frame: &[u8]) -> Outcome {
+        self.run(&self.loaded().skel.progs.eg_xdp_ingress, frame)
+    }
+
+    pub(super) fn run(&self, program: &ProgramMut<'_>, frame: &[u8]) -> Outcome {
         let mut out = vec![0; frame.len() + 256];
         let input = ProgramInput { data_in: Some(frame), data_out: Some(&mut out), ..Default::default() };
-        let output = self.loaded().skel.progs.eg_xdp_ingress.test_run(input).expect("run the program");
+        let output = program.test_run(input).expect("run the program");
         let verdict = match output.return_value {
             0 => Verdict::Aborted,
             1 => Verdict::Drop,
@@ -257,6 +271,9 @@ impl Loaded {
         }
         for (key, _) in maps.opening.entries().expect("the half-open flows") {
             maps.opening.delete(&key).expect("delete a half-open flow");
+        }
+        for (key, _) in maps.frags.entries().expect("the fragments") {
+            maps.frags.delete(&key).expect("delete a datagram");
         }
         maps.conf.set(0, &Conf::default()).expect("clear the conf");
         for (key, _) in maps.vip_ids.entries().expect("the vips") {

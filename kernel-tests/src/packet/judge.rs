@@ -23,6 +23,10 @@ pub struct Seen {
 
 /// L3 bytes as the counters define them: the IP length where it is believable, else all behind the Ethernet header.
 pub fn l3_bytes(frame: &[u8]) -> u64 {
+    // A VLAN tag is no part of layer 3.
+    if frame[0] & 1 == 0 && frame[12..14] == [0x81, 0] {
+        return l3_bytes(&[&frame[..12], &frame[16..]].concat());
+    }
     let rest = frame.len().saturating_sub(14);
     let eth = EthernetPacket::new(frame).expect("an Ethernet header");
     // A group address ends the parse there.
