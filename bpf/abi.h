@@ -51,6 +51,8 @@ _Static_assert(sizeof(struct eg_vip_key) == 20, "eg_vip_key");
 enum eg_addr_use {
 	EG_ADDR_VIP = 1,    /* it carries VIPs */
 	EG_ADDR_SOURCE = 2, /* SNAT or an outer header writes it as the source */
+	EG_ADDR_PASS = 4,   /* ports that carry no VIP are the stack's, */
+	EG_ADDR_RESET = 8,  /* or TCP to them is reset; else dropped */
 };
 
 /* How a VIP's packets reach a backend. */
@@ -65,6 +67,15 @@ enum eg_forward {
 /* Flags of struct eg_vip. */
 #define EG_VIP_SNAT   1u /* nat: write our own source address too */
 #define EG_VIP_STABLE 2u /* pick by addresses and protocol alone */
+/* Flows whose backend is down or gone (its pool's on_backend_down): */
+#define EG_VIP_REPICK (1u << 2) /* go to another backend, */
+#define EG_VIP_RESET  (1u << 3) /* or are reset, if they are TCP; else they wait */
+/* Guards that this VIP's clients pass; changing them ends no flow. */
+#define EG_VIP_GUARD_PREFIX  (1u << 8)	/* eg_prefixes says who may send */
+#define EG_VIP_GUARD_PACKETS (1u << 9)	/* packets of one source */
+#define EG_VIP_GUARD_FLOWS   (1u << 10) /* new flows of one source */
+#define EG_VIP_GUARD_UDP     (1u << 11) /* UDP packets of one source */
+#define EG_VIP_GUARD_AMPLIFY (1u << 12) /* bytes of UDP replies to one source */
 
 /* Element of eg_vips. An id is reused only with a new epoch; a flow whose
  * epoch differs from its VIP's is a miss. Epoch 0 is no VIP. */
@@ -106,16 +117,24 @@ struct eg_backend {
 	__u8 smac[6];
 	__u16 mtu;    /* L3 bytes that reach it in one packet, 0: unknown */
 	__u16 weight; /* in its pool */
+	__u32 price;  /* of an outstanding flow, see eg_balance::ewma */
 };
-_Static_assert(sizeof(struct eg_backend) == 60, "eg_backend");
+_Static_assert(sizeof(struct eg_backend) == 64, "eg_backend");
+
+/* Element of eg_latencies, by pool: time from a flow's first packet to the
+ * first reply, as an average flow meets it. */
+struct eg_latency {
+	__u64 value; /* EWMA, ns */
+	__u64 seen;  /* when it changed, ns of CLOCK_MONOTONIC; 0: never */
+};
+_Static_assert(sizeof(struct eg_latency) == 16, "eg_latency");
 
 /* Element of eg_loads, mapped by the process, which corrects what evictions
  * leave behind by walking the flow table. May be a little below zero. */
 struct eg_load {
-	__s64 flows;	   /* open: established, or UDP that was answered */
-	__s64 outstanding; /* those and the half-open ones */
-	__u64 latency;	   /* peak EWMA of the time to the first reply, ns */
-	__u64 at;	   /* when latency was written, ns of CLOCK_MONOTONIC */
+	__s64 flows;		   /* open: established, or UDP that was answered */
+	__s64 outstanding;	   /* those and the half-open ones */
+	struct eg_latency latency; /* its peaks */
 };
 _Static_assert(sizeof(struct eg_load) == 32, "eg_load");
 
@@ -130,17 +149,11 @@ enum eg_algorithm {
 	EG_ALGORITHM_WEIGHTED_ROUND_ROBIN = 4,
 	EG_ALGORITHM_RANDOM = 5, /* any slot */
 	EG_ALGORITHM_WEIGHTED_RANDOM = 6,
-	EG_ALGORITHM_P2C = 7, /* the less loaded of two slots */
+	EG_ALGORITHM_P2C = 7, /* from here on by what is counted */
 	EG_ALGORITHM_LEAST_CONNECTIONS = 8,
 	EG_ALGORITHM_LEAST_REQUESTS = 9,
 	EG_ALGORITHM_EWMA = 10,
 	EG_ALGORITHMS = 11,
-};
-
-/* What becomes of a flow whose backend is down or gone. */
-enum eg_on_down {
-	EG_ON_DOWN_KEEP = 0,   /* it waits for the backend; gone: no flow */
-	EG_ON_DOWN_REPICK = 1, /* it goes to another backend */
 };
 
 /* Element of eg_pools. The hash key is secret: who knows it can choose
@@ -150,12 +163,27 @@ struct eg_pool {
 	__u32 backends;	   /* in the ring now; 0: no new flow is accepted */
 	__u32 period;	   /* slots in use, from the first */
 	__u8 algorithm;	   /* enum eg_algorithm */
-	__u8 on_down;	   /* enum eg_on_down */
 	__u8 prefix4;	   /* session affinity: leading bits of the source */
 	__u8 prefix6;
-	__u32 pad;
+	__u8 pad;
+	__u32 affinity_s; /* how long a source is remembered, 0: not at all */
 };
 _Static_assert(sizeof(struct eg_pool) == 32, "eg_pool");
+
+/* Key of eg_affinities: a source, or a prefix of it, at a pool. */
+struct eg_affinity_key {
+	struct eg_addr addr;
+	__u32 pool;
+};
+_Static_assert(sizeof(struct eg_affinity_key) == 20, "eg_affinity_key");
+
+/* Value of eg_affinities: who had its last flow, and when that began. */
+struct eg_affinity {
+	__u32 backend;
+	__u32 generation;
+	__u32 seen; /* low half of jiffies */
+};
+_Static_assert(sizeof(struct eg_affinity) == 12, "eg_affinity");
 
 /* Element of a ring. Alternate: who takes the flow while primary is down. */
 struct eg_slot {
@@ -314,24 +342,36 @@ enum eg_verdict {
 /* Why a packet was refused: index of the per-CPU array eg_drops, the label
  * of the metric, and the code in an event. The order is ABI; append only. */
 enum eg_drop {
-	EG_DROP_NONE = 0,	 /* not a reason: keeps 0 from being one */
-	EG_DROP_MALFORMED = 1,	 /* headers that contradict the frame or each other */
-	EG_DROP_FRAGMENT = 2,	 /* a fragment that cannot be followed */
-	EG_DROP_NO_FLOW = 3,	 /* TCP to a VIP, not a SYN, no flow known */
-	EG_DROP_NO_BACKEND = 4,	 /* the pool has nobody to take a new flow */
-	EG_DROP_NO_PORT = 5,	 /* no free source port in the bounded tries */
-	EG_DROP_NO_NEXT_HOP = 6, /* the backend's next hop is not resolved */
-	EG_DROP_STALE_REPLY = 7, /* reply of a flow whose VIP or backend is gone */
-	EG_DROP_TTL = 8,	 /* TTL or hop limit would reach zero */
-	EG_DROP_UNUSED_PORT = 9, /* to a VIP's address, no VIP on that port */
-	EG_DROP_MAP = 10,	 /* a map refused an entry */
-	EG_DROP_HANDSHAKE = 11,	 /* an ACK that no handshake of ours leads to */
-	EG_DROP_TOO_BIG = 12,	 /* beyond the way's MTU; the sender is told */
-	EG_DROP_TAIL = 13,	 /* a tail call failed: the objects disagree */
-	EG_DROP_ICMP = 14,	 /* an ICMP error about no flow of a VIP */
-	EG_DROP_FRAGMENT_OVERLAP = 15, /* bytes of its datagram came before */
-	EG_DROP_FRAGMENT_EARLY = 16,   /* before its first, not held or in vain */
-	EG_DROPS = 17,
+	EG_DROP_NONE = 0,	   /* not a reason: keeps 0 from being one */
+	EG_DROP_MALFORMED = 1,	   /* headers that contradict the frame or each other */
+	EG_DROP_FRAGMENT = 2,	   /* a fragment that cannot be followed */
+	EG_DROP_NO_FLOW = 3,	   /* TCP to a VIP, not a SYN, no flow known */
+	EG_DROP_NO_BACKEND = 4,	   /* the pool has nobody to take a new flow */
+	EG_DROP_NO_PORT = 5,	   /* no free source port in the bounded tries */
+	EG_DROP_NO_NEXT_HOP = 6,   /* the backend's next hop is not resolved */
+	EG_DROP_STALE_REPLY = 7,   /* reply of a flow whose VIP or backend is gone */
+	EG_DROP_TTL = 8,	   /* TTL or hop limit would reach zero */
+	EG_DROP_UNUSED_PORT = 9,   /* to a VIP's address, no VIP on that port */
+	EG_DROP_MAP = 10,	   /* a map refused an entry */
+	EG_DROP_HANDSHAKE = 11,	   /* an ACK that no handshake of ours leads to */
+	EG_DROP_TOO_BIG = 12,	   /* beyond the way's MTU; the sender is told */
+	EG_DROP_TAIL = 13,	   /* a tail call failed: the objects disagree */
+	EG_DROP_BACKEND_DOWN = 14, /* its backend is down or gone; the client is told */
+
+	/* guards, see lib/guard.h */
+	EG_DROP_BAD_SOURCE = 15,    /* to a VIP, from where no client can be */
+	EG_DROP_BAD_FLAGS = 16,	    /* TCP flags that nothing honest sends */
+	EG_DROP_PORT_ZERO = 17,	    /* from port 0 */
+	EG_DROP_DENIED = 18,	    /* its prefix is on the deny list */
+	EG_DROP_NOT_ALLOWED = 19,   /* there is an allow list, it is not on it */
+	EG_DROP_SOURCE_RATE = 20,   /* its source sends too many packets */
+	EG_DROP_FLOW_RATE = 21,	    /* its source opens too many flows */
+	EG_DROP_UDP_RATE = 22,	    /* its source sends too much UDP */
+	EG_DROP_AMPLIFICATION = 23, /* a reply beyond what was asked for */
+
+	EG_DROP_FRAGMENT_OVERLAP = 24, /* bytes of its datagram came before */
+	EG_DROP_FRAGMENT_EARLY = 25,   /* before its first; not held, or in vain */
+	EG_DROPS = 26,
 };
 
 struct eg_count {
@@ -347,8 +387,61 @@ enum eg_miss {
 	EG_MISS_EXPIRED = 2,	/* idle beyond its state's timeout */
 	EG_MISS_REOPENED = 3,	/* a SYN on a closing flow */
 	EG_MISS_TAKEN = 4,	/* its other half belongs to another flow now */
-	EG_MISSES = 5,
+	EG_MISS_DOWN = 5,	/* its backend is down, and it goes to another */
+	EG_MISSES = 6,
 };
+
+/* --- guards ------------------------------------------------------------ */
+
+/* Key of the trie in eg_prefixes: bits of the mapped form that count, so 96
+ * and more for IPv4. */
+struct eg_prefix {
+	__u32 len;
+	struct eg_addr addr;
+};
+_Static_assert(sizeof(struct eg_prefix) == 20, "eg_prefix");
+
+/* Value there. */
+enum eg_prefix_verdict {
+	EG_PREFIX_ALLOW = 0,
+	EG_PREFIX_DENY = 1,  /* on the deny list */
+	EG_PREFIX_OTHER = 2, /* there is an allow list, and it is not on it */
+};
+
+/* Buckets are kept in jiffies / 2^24, so that a rate far above the tick has a
+ * step that is not zero. 64 bits of it are a hundred years. */
+#define EG_GUARD_TICK_SHIFT 24
+
+/* A limit, in that unit: what one thing costs, and what the bucket holds. */
+struct eg_bucket {
+	__u64 step;
+	__u64 window;
+};
+_Static_assert(sizeof(struct eg_bucket) == 16, "eg_bucket");
+
+/* The only element of eg_guard_conf. */
+struct eg_guards {
+	struct eg_addr mask4; /* of the mapped form: what makes a source */
+	struct eg_addr mask6;
+	struct eg_bucket packets;
+	struct eg_bucket flows;
+	struct eg_bucket udp;
+	__u32 amplification; /* bytes of replies for each byte of requests */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct eg_guards) == 88, "eg_guards");
+
+/* Value of eg_sources. The buckets are the time, in the same unit, when they
+ * will be full again. */
+struct eg_source {
+	__u64 packets;
+	__u64 flows;
+	__u64 udp;
+	__s64 debt;	/* bytes of replies beyond the factor; below 0: credit */
+	__u32 forgiven; /* low half of jiffies, when debt was last forgiven */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct eg_source) == 40, "eg_source");
 
 /* --- events ------------------------------------------------------------ */
 
@@ -399,9 +492,9 @@ _Static_assert(sizeof(struct eg_worker) == 64, "eg_worker");
 
 /* --- meta -------------------------------------------------------------- */
 
-/* Flags of struct eg_conf. */
-#define EG_CONF_RETURN_PATH 1 /* a VIP has nat without snat: replies carry
-			       * no address of ours, so any packet may be one */
+/* Flag of struct eg_conf: a VIP has nat without snat, whose replies carry no
+ * address of ours, so that any packet may be one. */
+#define EG_CONF_RETURN_PATH 1
 
 /* The only element of eg_conf: what holds for all packets and may change
  * while the programs run. Read on a miss, never on a hit. */

@@ -49,7 +49,8 @@ static __always_inline int claim_is_free_in(void *table, const struct claim *c)
 {
 	struct eg_flow *there = bpf_map_lookup_elem(table, &c->key);
 
-	return !there || claim_is_mine(&c->flow, there) || claim_is_dead(table, c, there);
+	return !there || claim_is_mine(&c->flow, there) ||
+	       claim_is_dead(table, c, there);
 }
 
 /*

@@ -8,7 +8,7 @@ static __always_inline void count_total(__u32 verdict, const struct pkt *p)
 	struct eg_count *total = bpf_map_lookup_elem(&eg_totals, &verdict);
 
 	if (total && !eg_dry_run) {
-		total->packets++;
+		total->packets += pkt_segs(p);
 		total->bytes += p->len;
 	}
 }
@@ -19,10 +19,10 @@ static __always_inline void count_stats(struct eg_stats *s, const struct pkt *p,
 	if (!s || eg_dry_run)
 		return;
 	if (reply) {
-		s->reply_packets++;
+		s->reply_packets += pkt_segs(p);
 		s->reply_bytes += p->len;
 	} else {
-		s->packets++;
+		s->packets += pkt_segs(p);
 		s->bytes += p->len;
 	}
 }

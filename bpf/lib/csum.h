@@ -43,6 +43,20 @@ static __always_inline __u16 csum_apply(__u16 check, __u64 delta)
 	return ~sum;
 }
 
+/* The same sum in the 32 bits that the kernel's helpers take. */
+static __always_inline __u32 csum_32(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return sum;
+}
+
+/* A checksum of its own, from the sum over what it covers. */
+static __always_inline __u16 csum_fold(__u64 sum)
+{
+	return csum_apply(0xffff, sum);
+}
+
 /* The words of an IPv4 header without options, their checksum's being 0. */
 static __always_inline __u64 csum_header(const void *header)
 {

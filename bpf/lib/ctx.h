@@ -9,10 +9,10 @@
 
 /* A decision: forward, pass, (greater than zero) an enum eg_drop, or one of
  * the programs that take over, each with a stack of its own. */
-#define FORWARD	  0
-#define PASS	  (-1)
-#define MISS	  (-2) /* a known flow that does not count */
-#define TAIL(n)	  (-16 - (n))
+#define FORWARD		 0
+#define PASS		 (-1)
+#define MISS		 (-2) /* a known flow that does not count */
+#define TAIL(n)		 (-16 - (n))
 #define IS_TAIL(verdict) ((verdict) <= TAIL(0))
 #define TAIL_OF(verdict) (-16 - (verdict))
 
@@ -21,8 +21,10 @@ enum tail {
 	TAIL_OPEN = 0,	  /* no established flow is known */
 	TAIL_ICMP = 1,	  /* to an address of ours */
 	TAIL_TOO_BIG = 2, /* tell the sender */
-	TAIL_FRAG = 3,	  /* a fragment that may be a flow's */
-	TAILS = 4,
+	TAIL_RESET = 3,	  /* reset the client's connection */
+	TAIL_FRAG = 4,	  /* a fragment that may be a flow's */
+	TAIL_FRAG_OPEN = 5, /* and that no established flow is known for */
+	TAILS = 6,
 };
 
 struct pkt {
@@ -34,14 +36,17 @@ struct pkt {
 	__u32 seq; /* TCP, host order: its first sequence number */
 	__u32 end; /* and the one behind its last */
 	__u32 ack;
-	__u16 l3;      /* offset of the IP header, */
-	__u16 l4;      /* of the TCP, UDP or ICMP header */
+	__u16 l3; /* offset of the IP header, */
+	__u16 l4; /* of the TCP, UDP or ICMP header */
 	__u8 ttl;
 	__u8 tos;
 	__u8 tcp_flags; /* byte 13 of the TCP header, 0 for UDP */
 	__u8 v6;
+	__u8 guarded; /* guard_client() has let it pass */
 	__u8 dmac[6];
 	__u8 smac[6];
+	__u16 segs; /* what an skb holds: packets on the wire, */
+	__u16 size; /* and L3 bytes of the largest; see pkt_segs, pkt_size */
 } __attribute__((aligned(8)));
 
 /* Where it goes: rewritten ends under nat, the outer header's otherwise. */
@@ -53,15 +58,33 @@ struct forward {
 	__u32 ifindex;
 	__u8 dmac[6];
 	__u8 smac[6];
-	__u16 mtu;  /* of the way, 0: unknown */
-	__u8 mode;  /* enum eg_forward */
+	__u16 mtu;   /* of the way, 0: unknown */
+	__u8 mode;   /* enum eg_forward */
 	__u8 outer6; /* the outer header is IPv6's */
+};
+
+/* Somebody who could get a flow: what is counted, and the share; weight 0
+ * takes nothing now. */
+struct candidate {
+	__u32 id;
+	__u32 load;
+	__u32 weight;
+};
+
+/* A choice under way. In memory, not on the stack: the verifier follows what
+ * lies on a stack, and would walk each loop once for every value. */
+struct choice {
+	struct candidate best;
+	struct candidate other;
+	__u64 random;
+	__u32 equals;
 };
 
 /* A new flow on its way into the table. */
 struct claim {
 	struct eg_flow_key key; /* of the reverse half */
 	struct eg_flow flow;	/* the reverse half */
+	struct choice choice;
 	__u64 hash;
 	__u32 now;
 };

@@ -25,6 +25,38 @@ static __always_inline int decide_miss(struct pkt *p, __u8 dir, __u32 vip, __u32
 	return EG_DROP_STALE_REPLY;
 }
 
+/* Does the key have a new flow, half-open, while an older one's entry still
+ * lies in eg_flows? Asked only where such a thing can be: of a reply whose
+ * entry does not count (its port was given away), of a SYN-ACK, and of what a
+ * client sends on a closing flow. */
+static __always_inline int decide_anew(const struct pkt *p, __u8 dir)
+{
+	struct eg_flow *f = bpf_map_lookup_elem(&eg_opening, &p->key);
+
+	return f && (dir == EG_FLOW_REVERSE || p->seq - f->next <= SEQ_WINDOW);
+}
+
+/* An entry of eg_flows that does not count. */
+static __always_inline int decide_dead(struct pkt *p, __u8 dir, __u32 vip, __u32 miss)
+{
+	int verdict = decide_miss(p, dir, vip, miss);
+
+	return verdict != MISS && decide_anew(p, dir) ? TAIL(TAIL_OPEN) : verdict;
+}
+
+/* A flow whose backend is gone, or down and not to be waited for. */
+static __always_inline int decide_gone(struct pkt *p, __u8 dir, __u32 vip,
+				       const struct eg_vip *v, __u32 miss)
+{
+	int verdict = decide_dead(p, dir, vip, miss);
+
+	if (verdict != MISS || !(v->flags & EG_VIP_RESET) ||
+	    p->key.proto != IPPROTO_TCP || p->tcp_flags & (TCP_SYN | TCP_RST))
+		return verdict;
+	p->vip = vip;
+	return TAIL(TAIL_RESET);
+}
+
 /* From the client to its backend. */
 static __always_inline void decide_out(const struct eg_flow *f, const struct eg_vip *v,
 				       const struct eg_backend *b, struct forward *fw)
@@ -60,8 +92,8 @@ static __always_inline void decide_back(const struct eg_flow *f, const struct eg
 
 /* Everything about the flow is known to hold: may the packet go, and where? */
 static __always_inline int decide_way(struct pkt *p, const struct eg_flow *f,
-				      const struct eg_vip *v, const struct eg_backend *b,
-				      struct forward *fw)
+				      const struct eg_vip *v,
+				      const struct eg_backend *b, struct forward *fw)
 {
 	if (f->dir == EG_FLOW_REVERSE)
 		decide_back(f, v, fw);
@@ -76,7 +108,7 @@ static __always_inline int decide_way(struct pkt *p, const struct eg_flow *f,
 	 * has not been seen since its half was lost). */
 	if (!fw->ifindex)
 		return EG_DROP_NO_NEXT_HOP;
-	if (fw->mtu && p->len + encap_room(fw->mode, fw->outer6) > fw->mtu)
+	if (fw->mtu && pkt_size(p) + encap_room(fw->mode, fw->outer6) > fw->mtu)
 		return TAIL(TAIL_TOO_BIG);
 	return FORWARD;
 }
@@ -94,20 +126,29 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 
 	v = bpf_map_lookup_elem(&eg_vips, &vip);
 	if (!v || v->epoch != f->epoch)
-		return decide_miss(p, dir, 0, EG_MISS_EPOCH);
+		return decide_dead(p, dir, 0, EG_MISS_EPOCH);
 	b = bpf_map_lookup_elem(&eg_backends, &backend);
 	if (!b || b->generation != f->generation || b->state == EG_BACKEND_NONE)
-		return decide_miss(p, dir, vip, EG_MISS_GENERATION);
+		return decide_gone(p, dir, vip, v, EG_MISS_GENERATION);
+	if (b->state == EG_BACKEND_DOWN && v->flags & (EG_VIP_REPICK | EG_VIP_RESET))
+		return decide_gone(p, dir, vip, v, EG_MISS_DOWN);
 	if (now - f->seen >= eg_jiffies_hz) {
 		verdict = flow_refresh(p, f, v, now);
 		if (verdict != FORWARD)
-			return decide_miss(p, dir, vip, -1 - verdict);
+			return decide_dead(p, dir, vip, -1 - verdict);
 	}
 	if (dir == EG_FLOW_FORWARD && f->state == EG_FLOW_CLOSING && tcp_opens(p))
-		return decide_miss(p, dir, vip, EG_MISS_REOPENED);
+		return decide_dead(p, dir, vip, EG_MISS_REOPENED);
+	if (dir == EG_FLOW_FORWARD ? f->state == EG_FLOW_CLOSING
+				   : p->tcp_flags & TCP_SYN)
+		if (decide_anew(p, dir))
+			return TAIL(TAIL_OPEN);
 
 	p->vip = vip;
 	p->backend = backend;
+	verdict = guard_hit(p, v, f);
+	if (verdict != FORWARD)
+		return verdict;
 	verdict = decide_way(p, f, v, b, fw);
 	if (verdict == FORWARD) {
 		flow_follow(p, f, v);
@@ -170,6 +211,9 @@ static __always_inline int decide_opening(struct pkt *p, struct eg_flow *f,
 		return decide_miss(p, dir, vip, EG_MISS_EXPIRED);
 	p->vip = vip;
 	p->backend = backend;
+	verdict = guard_hit(p, v, f);
+	if (verdict != FORWARD)
+		return verdict;
 	verdict = decide_way(p, f, v, b, fw);
 	if (verdict != FORWARD)
 		return verdict;
@@ -198,21 +242,37 @@ static __always_inline int decide_joins(const struct eg_vip *vip)
 	return vip->forward != EG_FORWARD_NAT && pick_is_stateless(vip->pool);
 }
 
+/* An address of VIPs, at a port that carries none. We fail closed unless the
+ * operator says otherwise: letting the packet reach the stack would have it
+ * answer for ports that nobody meant to open. */
+static __always_inline int decide_unused(void *ctx, struct pkt *p, __u32 use)
+{
+	if (use & EG_ADDR_PASS || vip_local_socket(ctx, p))
+		return PASS;
+	if (use & EG_ADDR_RESET && p->key.proto == IPPROTO_TCP &&
+	    !(p->tcp_flags & TCP_RST))
+		return TAIL(TAIL_RESET);
+	return EG_DROP_UNUSED_PORT;
+}
+
 /* No flow is known, or one that no longer counts. */
 static __always_inline int decide_new(void *ctx, struct pkt *p, struct claim *c,
 				      __u64 flags)
 {
 	struct eg_flow *old;
 	struct eg_vip *vip;
-	__u32 prefer;
+	__u32 prefer, use;
+	int verdict;
 
-	if (!(vip_address(&p->key.daddr) & EG_ADDR_VIP))
+	use = vip_address(&p->key.daddr);
+	if (!(use & EG_ADDR_VIP))
 		return PASS;
 	vip = vip_lookup(p);
-	/* We fail closed where nobody listens: letting the packet reach the
-	 * stack would have it answer for ports that carry nothing. */
 	if (!vip)
-		return vip_local_socket(ctx, p) ? PASS : EG_DROP_UNUSED_PORT;
+		return decide_unused(ctx, p, use);
+	verdict = guard_new(p, vip);
+	if (verdict != FORWARD)
+		return verdict;
 	if (p->key.proto == IPPROTO_TCP && !tcp_opens(p) && !decide_joins(vip))
 		return EG_DROP_NO_FLOW;
 	if (p->ttl <= TTL_LAST)

@@ -14,19 +14,19 @@ static __noinline int drop(const struct pkt *p, __u32 reason)
 		return 0;
 	count = bpf_map_lookup_elem(&eg_drops, &reason);
 	if (count) {
-		count->packets++;
+		count->packets += pkt_segs(p);
 		count->bytes += p->len;
 	}
 	count_total(EG_VERDICT_DROPPED, p);
 	if (vip) {
 		s = bpf_map_lookup_elem(&eg_vip_stats, &vip);
 		if (s)
-			s->drops++;
+			s->drops += pkt_segs(p);
 	}
 	if (backend) {
 		s = bpf_map_lookup_elem(&eg_backend_stats, &backend);
 		if (s)
-			s->drops++;
+			s->drops += pkt_segs(p);
 	}
 	event_send(p, reason == EG_DROP_NO_NEXT_HOP ? EG_EVENT_NEXT_HOP : EG_EVENT_DROP,
 		   reason);

@@ -41,8 +41,6 @@ static __always_inline __u8 encap_inner_proto(const struct pkt *p)
 static __always_inline void encap_ip4(struct iphdr *ip, const struct pkt *p,
 				      const struct forward *fw, __u32 len, __u8 proto)
 {
-	__u64 sum = 0;
-
 	ip->version = 4;
 	ip->ihl = 5;
 	ip->tos = p->tos;
@@ -54,8 +52,7 @@ static __always_inline void encap_ip4(struct iphdr *ip, const struct pkt *p,
 	ip->check = 0;
 	__builtin_memcpy(&ip->saddr, &fw->saddr.b[12], 4);
 	__builtin_memcpy(&ip->daddr, &fw->daddr.b[12], 4);
-	sum = csum_header(ip);
-	ip->check = csum_apply(0xffff, sum);
+	ip->check = csum_fold(csum_header(ip));
 }
 
 /* RFC 6438 section 3: the flow label carries the flow's entropy. */
@@ -75,24 +72,24 @@ static __always_inline void encap_ip6(struct ipv6hdr *ip, const struct pkt *p,
 /* No checksum: the inner packet has its own, and RFC 6935 section 5 allows
  * its absence in tunnels over IPv6. */
 static __always_inline void encap_gue(struct udphdr *udp, const struct pkt *p,
-				      const struct forward *fw)
+				      const struct forward *fw, __u32 inner)
 {
 	struct guehdr *gue = (void *)(udp + 1);
 
 	udp->source = fw->sport;
 	udp->dest = fw->dport;
-	udp->len = bpf_htons(p->len + sizeof(*udp) + GUE_LEN);
+	udp->len = bpf_htons(inner + sizeof(*udp) + GUE_LEN);
 	udp->check = 0;
 	gue->version_hlen = 0;
 	gue->proto = encap_inner_proto(p);
 	gue->flags = 0;
 }
 
-/* All of it at `l3`; false if the room is not there. */
+/* All of it at `l3`, around `inner` bytes; not 0 if the room is not there. */
 static __always_inline int encap_write(void *l3, void *data_end, const struct pkt *p,
-				       const struct forward *fw)
+				       const struct forward *fw, __u32 inner)
 {
-	__u32 len = p->len + encap_room(fw->mode, fw->outer6);
+	__u32 len = inner + encap_room(fw->mode, fw->outer6);
 	int gue = fw->mode == EG_FORWARD_GUE;
 	__u8 proto = gue ? IPPROTO_UDP : encap_inner_proto(p);
 
@@ -111,7 +108,7 @@ static __always_inline int encap_write(void *l3, void *data_end, const struct pk
 		return 0;
 	if (l3 + sizeof(struct udphdr) + GUE_LEN > data_end)
 		return -1;
-	encap_gue(l3, p, fw);
+	encap_gue(l3, p, fw, inner);
 	return 0;
 }
 

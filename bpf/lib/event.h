@@ -3,21 +3,27 @@
 #ifndef EG_LIB_EVENT_H
 #define EG_LIB_EVENT_H
 
-/* A fixed window: the first eg_event_rate of each second pass. */
-static __always_inline int event_allowed(void)
+/* Index of event_gate. */
+enum gate {
+	GATE_EVENT = 0,
+	GATE_ICMP = 1,
+	GATE_RESET = 2,
+};
+
+/* A fixed window: the first `rate` of each second pass. */
+static __always_inline int gate_passes(__u32 which, __u32 rate)
 {
 	__u64 now = bpf_jiffies64();
 	struct eg_gate *gate;
-	__u32 zero = 0;
 
-	gate = bpf_map_lookup_elem(&event_gate, &zero);
-	if (!gate)
+	gate = bpf_map_lookup_elem(&event_gate, &which);
+	if (!gate || eg_dry_run)
 		return 0;
 	if (now - gate->since >= eg_jiffies_hz) {
 		gate->since = now;
 		gate->sent = 0;
 	}
-	return gate->sent++ < eg_event_rate;
+	return gate->sent++ < rate;
 }
 
 /* A function of its own so that struct eg_event is in the object's type
@@ -42,7 +48,7 @@ static __noinline int event_send(const struct pkt *p, __u32 kind, __u32 code)
 
 	if (eg_dry_run)
 		return 0;
-	if (event_allowed())
+	if (gate_passes(GATE_EVENT, eg_event_rate))
 		event = bpf_ringbuf_reserve(&eg_events, sizeof(*event), 0);
 	if (!event) {
 		lost = bpf_map_lookup_elem(&eg_events_lost, &zero);

@@ -26,10 +26,12 @@ static __always_inline __u32 flow_tag(const struct eg_flow_key *key)
 {
 	__u32 ports = (__u32)key->sport << 16 | key->dport;
 
-	return ports ^ addr_word(&key->saddr, 3) ^ addr_word(&key->daddr, 3) * 0x9e3779b1;
+	return ports ^ addr_word(&key->saddr, 3) ^
+	       addr_word(&key->daddr, 3) * 0x9e3779b1;
 }
 
-static __always_inline int flow_is(const struct eg_flow *f, const struct eg_flow_key *key)
+static __always_inline int flow_is(const struct eg_flow *f,
+				   const struct eg_flow_key *key)
 {
 	return *(volatile const __u32 *)&f->tag == flow_tag(key);
 }
@@ -52,7 +54,8 @@ static __always_inline int flow_expired(const struct eg_flow *f, __u8 proto, __u
 
 /* RST and FIN never end a flow, and only those in window shorten its life;
  * data, which a closed connection does not carry, gives it back. */
-static __always_inline __u8 flow_next_state(const struct pkt *p, const struct eg_flow *f)
+static __always_inline __u8 flow_next_state(const struct pkt *p,
+					    const struct eg_flow *f)
 {
 	if (p->key.proto == IPPROTO_UDP || p->tcp_flags & TCP_SYN)
 		return f->state;
@@ -119,11 +122,11 @@ static __always_inline int flow_reverse_key(struct eg_flow_key *key,
 	return 0;
 }
 
-static __always_inline int flow_other_key(struct eg_flow_key *key, const struct eg_flow *f,
-					  __u8 proto)
+static __always_inline int flow_other_key(struct eg_flow_key *key,
+					  const struct eg_flow *f, __u8 proto)
 {
-	return f->dir == EG_FLOW_FORWARD ? flow_reverse_key(key, f, proto) :
-					   flow_forward_key(key, f, proto);
+	return f->dir == EG_FLOW_FORWARD ? flow_reverse_key(key, f, proto)
+					 : flow_forward_key(key, f, proto);
 }
 
 /* The other half of a flow, made from this one's packet. */
@@ -151,7 +154,8 @@ static __always_inline void flow_twin(struct eg_flow *twin, const struct pkt *p,
 }
 
 /* The client now comes another way than it did. */
-static __always_inline int flow_moved(const struct pkt *p, const struct eg_flow *reverse)
+static __always_inline int flow_moved(const struct pkt *p,
+				      const struct eg_flow *reverse)
 {
 	return !(reverse->ifindex == p->ifindex && mac_equal(reverse->dmac, p->smac) &&
 		 mac_equal(reverse->smac, p->dmac));
@@ -165,7 +169,8 @@ static __always_inline int flow_moved(const struct pkt *p, const struct eg_flow 
  */
 #define MISSED(miss) (-1 - (miss))
 
-static __noinline int flow_refresh_pair(const struct pkt *p, struct eg_flow *f, __u32 now)
+static __noinline int flow_refresh_pair(const struct pkt *p, struct eg_flow *f,
+					__u32 now)
 {
 	struct eg_flow_key key;
 	struct eg_flow *other;
@@ -245,19 +250,23 @@ static __always_inline void flow_follow(const struct pkt *p, struct eg_flow *f,
 					const struct eg_vip *v)
 {
 	__u8 before = f->state, state;
-	int closed, opened;
+	int closed, opened, reset;
 
 	if (p->key.proto != IPPROTO_TCP || eg_dry_run)
 		return;
+	/* Also where a FIN went before: the other half may not know yet. */
+	reset = p->tcp_flags & TCP_RST && v->forward == EG_FORWARD_NAT &&
+		seq_near(p->seq, f->next);
 	state = flow_next_state(p, f);
 	if ((__s32)(p->end - f->next) > 0 && seq_near(p->seq, f->next))
 		f->next = p->end;
-	if (state == before)
+	if (state == before && !reset)
 		return;
 	f->state = state;
-	closed = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_CLOSING;
-	opened = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_OPEN;
-	if (p->tcp_flags & TCP_RST && v->forward == EG_FORWARD_NAT)
+	closed = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_CLOSING &&
+		 before != state;
+	opened = f->dir == EG_FLOW_FORWARD && state == EG_FLOW_OPEN && before != state;
+	if (reset)
 		closed |= flow_reset_other(p, f);
 	if (closed)
 		count_load(f->backend, -1, -1);

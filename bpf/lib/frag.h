@@ -141,23 +141,6 @@ static __noinline struct eg_frag *frag_entry(const struct piece *g,
 	return bpf_map_lookup_elem(&eg_frags, &g->key);
 }
 
-/* The packet that the first fragment is the beginning of. */
-static __noinline int frag_decide_first(void *ctx, struct pkt *p, struct forward *fw,
-					struct claim *c, struct promotion *m)
-{
-	struct eg_flow *f = bpf_map_lookup_elem(&eg_flows, &p->key);
-	int verdict = MISS;
-
-	p->vip = 0;
-	if (f)
-		verdict = decide_flow(p, f, fw);
-	if (verdict != MISS)
-		return verdict;
-	p->vip = 0;
-	p->backend = 0;
-	return decide_open(ctx, p, fw, c, m);
-}
-
 /* What the others need to know. */
 static __noinline void frag_remember(struct eg_frag *e, const struct pkt *p,
 				     const struct piece *g, int verdict)
@@ -165,7 +148,7 @@ static __noinline void frag_remember(struct eg_frag *e, const struct pkt *p,
 	struct frag_lock *l = frag_lock_of(frag_tag(&g->key));
 	__u8 flags = EG_FRAG_PORTS;
 
-	if (!l)
+	if (!l || eg_dry_run)
 		return;
 	if (verdict == PASS)
 		flags |= EG_FRAG_PASS;
@@ -189,6 +172,17 @@ static __always_inline struct eg_flow *frag_flow(const struct pkt *p, __u32 back
 		return f;
 	f = bpf_map_lookup_elem(&eg_opening, &p->key);
 	return f && f->backend == backend && flow_stands(f) ? f : NULL;
+}
+
+/* guard_hit() without what asks for a TCP header. */
+static __always_inline int guard_later(struct pkt *p, const struct eg_vip *v,
+				       const struct eg_flow *f)
+{
+	if (f->dir == EG_FLOW_REVERSE)
+		return v->flags & EG_VIP_GUARD_AMPLIFY && p->key.proto == IPPROTO_UDP
+			       ? guard_reply(p, &f->addr)
+			       : FORWARD;
+	return v->flags & GUARD_CLIENT ? guard_client(p, v->flags, 0) : FORWARD;
 }
 
 /* A fragment whose first was seen: to where that went. It says nothing about
@@ -217,6 +211,9 @@ static __noinline int frag_decide_later(struct pkt *p, const struct eg_frag *e,
 		return EG_DROP_NO_FLOW;
 	p->vip = vip;
 	p->backend = backend;
+	verdict = guard_later(p, v, f);
+	if (verdict != FORWARD)
+		return verdict;
 	verdict = decide_way(p, f, v, b, fw);
 	if (verdict == MISS)
 		return EG_DROP_NO_FLOW;
@@ -233,8 +230,13 @@ static __noinline int frag_decide_stable(struct pkt *p, const struct eg_vip *v,
 	struct eg_backend *b;
 	__u32 id;
 
+	if (guard_bad_source(p))
+		return EG_DROP_BAD_SOURCE;
+	verdict = v->flags & GUARD_CLIENT ? guard_client(p, v->flags, 0) : FORWARD;
+	if (verdict != FORWARD)
+		return verdict;
 	__builtin_memset(c, 0, sizeof(*c));
-	id = pick(v->pool, &p->key, &c->hash);
+	id = pick(v->pool, &p->key, c);
 	if (!id)
 		return EG_DROP_NO_BACKEND;
 	b = bpf_map_lookup_elem(&eg_backends, &id);
@@ -254,9 +256,26 @@ static __noinline int frag_decide_stable(struct pkt *p, const struct eg_vip *v,
 	return verdict;
 }
 
+/* The packet that the first fragment is the beginning of: FORWARD, PASS, an
+ * enum eg_drop, or TAIL_FRAG_OPEN if no established flow is known. */
+static __always_inline int frag_decide_first(struct pkt *p, struct forward *fw)
+{
+	struct eg_flow *f = bpf_map_lookup_elem(&eg_flows, &p->key);
+	int verdict = MISS;
+
+	p->vip = 0;
+	if (f)
+		verdict = decide_flow(p, f, fw);
+	if (verdict != MISS && verdict != TAIL(TAIL_OPEN))
+		return verdict;
+	p->vip = 0;
+	p->backend = 0;
+	return TAIL(TAIL_FRAG_OPEN);
+}
+
 /* FORWARD, PASS, HOLD, an enum eg_drop, or a TAIL that the ordinary packet
  * would take. The entry, if there is one, is left in *at. */
-static __always_inline int frag_decide(void *ctx, struct scratch *s, struct eg_frag **at)
+static __always_inline int frag_decide(struct scratch *s, struct eg_frag **at)
 {
 	struct eg_vip *v = s->piece.use & EG_ADDR_VIP ? vip_stable(&s->p) : NULL;
 	const struct piece *g = &s->piece;
@@ -278,14 +297,61 @@ static __always_inline int frag_decide(void *ctx, struct scratch *s, struct eg_f
 			return verdict;
 	}
 	if (g->first) {
-		verdict = frag_decide_first(ctx, p, &s->fw, &s->claim, &s->promotion);
-		if (e && !eg_dry_run)
+		verdict = frag_decide_first(p, &s->fw);
+		if (e && verdict != TAIL(TAIL_FRAG_OPEN))
 			frag_remember(e, p, g, verdict);
 		return verdict;
 	}
 	if (e && e->flags & EG_FRAG_PORTS)
 		return frag_decide_later(p, e, &s->fw);
-	return v ? frag_decide_stable(p, v, &s->fw, &s->claim) : HOLD;
+	return TAIL(TAIL_FRAG_OPEN);
+}
+
+/* What TAIL_FRAG_OPEN does, in the scratch that frag_decide() left: the first
+ * fragment of a half-open or new flow, or a stable VIP's whose first was not
+ * seen. */
+static __always_inline int frag_decide_open(void *ctx, struct scratch *s,
+					    struct eg_frag **at)
+{
+	const struct piece *g = &s->piece;
+	struct eg_frag *e = bpf_map_lookup_elem(&eg_frags, &g->key);
+	struct pkt *p = &s->p;
+	struct eg_vip *v;
+	int verdict;
+
+	*at = e;
+	if (!e && !eg_dry_run)
+		return EG_DROP_MAP;
+	if (!g->first) {
+		v = vip_stable(p);
+		return v ? frag_decide_stable(p, v, &s->fw, &s->claim) : HOLD;
+	}
+	verdict = decide_open(ctx, p, &s->fw, &s->claim, &s->promotion);
+	if (e)
+		frag_remember(e, p, g, verdict);
+	return verdict;
+}
+
+static __always_inline int frag_parse_frame(void *data, void *data_end, struct scratch *s)
+{
+	int verdict = frag_parse(data, data_end, &s->p, &s->piece);
+
+	if (verdict != FORWARD || !s->piece.first)
+		return verdict;
+	return frag_ports(data, data_end, &s->p, &s->piece);
+}
+
+/* What is left where one cannot be held, or a program take over that asks for
+ * a whole packet. What is no VIP's the stack may hold itself. */
+static __always_inline int frag_settle(const struct piece *g, int verdict)
+{
+	if (verdict == HOLD)
+		return g->use & EG_ADDR_VIP ? EG_DROP_FRAGMENT_EARLY : PASS;
+	if (verdict == TAIL(TAIL_TOO_BIG))
+		return EG_DROP_TOO_BIG;
+	if (verdict == TAIL(TAIL_FRAG_OPEN))
+		return verdict;
+	return IS_TAIL(verdict) ? EG_DROP_FRAGMENT : verdict;
 }
 
 #endif

@@ -11,9 +11,9 @@
 
 #define ICMP_LEN 8
 /* RFC 1191 section 4, RFC 4443 section 3.2. */
-#define ICMP4_UNREACHABLE  3
-#define ICMP4_FRAG_NEEDED  4
-#define ICMP6_TOO_BIG	   2
+#define ICMP4_UNREACHABLE 3
+#define ICMP4_FRAG_NEEDED 4
+#define ICMP6_TOO_BIG	  2
 
 static __always_inline void quote_ip4_addrs(struct quote *q, const struct iphdr *ip)
 {
@@ -127,8 +127,8 @@ static __always_inline struct eg_flow *icmp_flow(const struct quote *q)
 }
 
 /* FORWARD, PASS, or an enum eg_drop. */
-static __always_inline int icmp_decide(struct pkt *p, struct quote *q, struct forward *fw,
-				       __u8 *dir)
+static __always_inline int icmp_decide(struct pkt *p, struct quote *q,
+				       struct forward *fw, __u8 *dir)
 {
 	struct eg_backend *b;
 	struct eg_flow *f;
@@ -140,9 +140,9 @@ static __always_inline int icmp_decide(struct pkt *p, struct quote *q, struct fo
 	f = icmp_flow(q);
 	if (!f)
 		return vip_address(&p->key.daddr) & EG_ADDR_SOURCE ||
-				       icmp_is_outer(&p->key.daddr) ?
-			       icmp_outer(p, q) :
-			       PASS;
+				       icmp_is_outer(&p->key.daddr)
+			       ? icmp_outer(p, q)
+			       : PASS;
 	vip = f->vip;
 	backend = f->backend;
 	v = bpf_map_lookup_elem(&eg_vips, &vip);
@@ -248,11 +248,11 @@ static __always_inline int icmp_write(void *data, void *data_end, const struct p
 				      const struct quote *q, const struct forward *fw,
 				      __u8 dir)
 {
-	int from_backend = dir == EG_FLOW_REVERSE &&
-			   addr_equal(&p->key.saddr, &q->key.saddr);
+	int from_backend =
+		dir == EG_FLOW_REVERSE && addr_equal(&p->key.saddr, &q->key.saddr);
 
-	return p->v6 ? icmp_write6(data, data_end, p, q, fw, from_backend) :
-		       icmp_write4(data, data_end, p, q, fw, from_backend);
+	return p->v6 ? icmp_write6(data, data_end, p, q, fw, from_backend)
+		     : icmp_write4(data, data_end, p, q, fw, from_backend);
 }
 
 #endif

@@ -19,7 +19,8 @@ static __always_inline int l2_write(struct ethhdr *eth, void *data_end,
 }
 
 /* The tags of a frame that has any: what lies there otherwise is not used. */
-static __always_inline int l2_save_tags(struct l2_tags *tags, void *data, void *data_end)
+static __always_inline int l2_save_tags(struct l2_tags *tags, void *data,
+					void *data_end)
 {
 	if (data + ETH_HLEN + 2 * VLAN_TAG_LEN > data_end)
 		return -1;

@@ -10,6 +10,18 @@
 /* Beyond Ethernet with two tags. */
 #define L3_OFFSET_MAX 0x1f
 
+/* What changes in the pseudo-header, and in the header of TCP or UDP itself. */
+static __always_inline __u64 nat_addrs(const struct pkt *p, const struct forward *fw)
+{
+	return csum_addr(&p->key.saddr, &fw->saddr, p->v6) +
+	       csum_addr(&p->key.daddr, &fw->daddr, p->v6);
+}
+
+static __always_inline __u64 nat_ports(const struct pkt *p, const struct forward *fw)
+{
+	return csum_half(p->key.sport, fw->sport) + csum_half(p->key.dport, fw->dport);
+}
+
 /* TCP's or UDP's part; `delta` is what changes in the pseudo-header. */
 static __always_inline int nat_write_l4(void *l4, void *data_end, const struct pkt *p,
 					const struct forward *fw, __u64 delta)
@@ -18,8 +30,7 @@ static __always_inline int nat_write_l4(void *l4, void *data_end, const struct p
 	struct udphdr *udp = l4;
 	__u16 check;
 
-	delta +=
-		csum_half(p->key.sport, fw->sport) + csum_half(p->key.dport, fw->dport);
+	delta += nat_ports(p, fw);
 	if (p->key.proto == IPPROTO_TCP) {
 		if ((void *)(tcp + 1) > data_end)
 			return -1;
@@ -41,6 +52,22 @@ static __always_inline int nat_write_l4(void *l4, void *data_end, const struct p
 	return 0;
 }
 
+static __always_inline void nat_write_ip6(struct ipv6hdr *ip, const struct forward *fw)
+{
+	__builtin_memcpy(&ip->saddr, &fw->saddr, 16);
+	__builtin_memcpy(&ip->daddr, &fw->daddr, 16);
+	ip->hop_limit--;
+}
+
+static __always_inline void nat_write_ip4(struct iphdr *ip, const struct forward *fw,
+					  __u64 addrs)
+{
+	ip->ttl--;
+	ip->check = csum_apply(ip->check, addrs + csum_half(bpf_htons(0x100), 0));
+	__builtin_memcpy(&ip->saddr, &fw->saddr.b[12], 4);
+	__builtin_memcpy(&ip->daddr, &fw->daddr.b[12], 4);
+}
+
 /* Each family checks its header and writes it in one branch: 6.1's
  * verifier does not see that two tests of p->v6 have the same outcome. */
 static __always_inline int nat_write(void *data, void *data_end, const struct pkt *p,
@@ -48,27 +75,20 @@ static __always_inline int nat_write(void *data, void *data_end, const struct pk
 {
 	void *l4 = data + (p->l4 & L4_OFFSET_MAX);
 	void *l3 = data + (p->l3 & L3_OFFSET_MAX);
+	__u64 addrs = nat_addrs(p, fw);
 	struct ipv6hdr *ip6 = l3;
 	struct iphdr *ip = l3;
-	__u64 addrs;
 
-	addrs = csum_addr(&p->key.saddr, &fw->saddr, p->v6) +
-		csum_addr(&p->key.daddr, &fw->daddr, p->v6);
 	if (p->v6) {
 		if ((void *)(ip6 + 1) > data_end ||
 		    nat_write_l4(l4, data_end, p, fw, addrs))
 			return -1;
-		__builtin_memcpy(&ip6->saddr, &fw->saddr, 16);
-		__builtin_memcpy(&ip6->daddr, &fw->daddr, 16);
-		ip6->hop_limit--;
+		nat_write_ip6(ip6, fw);
 		return 0;
 	}
 	if ((void *)(ip + 1) > data_end || nat_write_l4(l4, data_end, p, fw, addrs))
 		return -1;
-	ip->ttl--;
-	ip->check = csum_apply(ip->check, addrs + csum_half(bpf_htons(0x100), 0));
-	__builtin_memcpy(&ip->saddr, &fw->saddr.b[12], 4);
-	__builtin_memcpy(&ip->daddr, &fw->daddr.b[12], 4);
+	nat_write_ip4(ip, fw, addrs);
 	return 0;
 }
 

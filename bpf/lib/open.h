@@ -34,15 +34,16 @@ static __always_inline void open_outer(struct eg_flow *f, const struct eg_backen
 	if (v4 ? conf->outer4_bits : conf->outer6_bits) {
 		f->addr = v4 ? conf->outer4 : conf->outer6;
 		word = outer_bits(addr_word(&f->addr, 3),
-				  v4 ? conf->outer4_bits : conf->outer6_bits, hash >> 16);
+				  v4 ? conf->outer4_bits : conf->outer6_bits,
+				  hash >> 16);
 		__builtin_memcpy(&f->addr.b[12], &word, 4);
 	}
 }
 
 /* The half that the process and the tests know as the flow. */
 static __always_inline void open_fill(struct eg_flow *f, const struct pkt *p,
-				      const struct eg_vip *vip, const struct eg_backend *b,
-				      __u32 now)
+				      const struct eg_vip *vip,
+				      const struct eg_backend *b, __u32 now)
 {
 	f->state = EG_FLOW_OPENING;
 	f->vip = p->vip;
@@ -85,7 +86,8 @@ open_hashed(struct claim *c, const struct pkt *p, const struct eg_vip *vip)
 	return &c->key;
 }
 
-static __always_inline int open_insert(const struct pkt *p, struct claim *c, __u64 flags)
+static __always_inline int open_insert(const struct pkt *p, struct claim *c,
+				       __u64 flags)
 {
 	if (eg_dry_run)
 		return FORWARD;
@@ -114,7 +116,7 @@ static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, struct claim 
 	struct eg_backend *b;
 	__u32 id;
 
-	id = pick(vip->pool, open_hashed(c, p, vip), &c->hash);
+	id = pick(vip->pool, open_hashed(c, p, vip), c);
 	if (prefer)
 		id = prefer;
 	if (!id)
@@ -144,7 +146,7 @@ static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, struct claim 
 		open_outer(&c->flow, b, c->hash);
 	}
 	c->flow.dir = EG_FLOW_FORWARD;
-	c->flow.next = p->end;
+	c->flow.next = opening_next(p);
 	return open_insert(p, c, flags);
 }
 

@@ -11,6 +11,13 @@
 #ifndef EG_LIB_OPENING_H
 #define EG_LIB_OPENING_H
 
+/* What comes next for certain: data in a SYN need not be accepted, and is then
+ * sent again (RFC 7413 section 4.2). */
+static __always_inline __u32 opening_next(const struct pkt *p)
+{
+	return p->tcp_flags & TCP_SYN ? p->seq + 1 : p->end;
+}
+
 static __always_inline void opening_establish(struct eg_flow *f,
 					      const struct eg_flow_key *key, __u32 now)
 {
@@ -79,19 +86,20 @@ static __always_inline int opening_acknowledged(const struct pkt *p,
 	       p->ack - reverse->next <= SEQ_WINDOW;
 }
 
-static __always_inline int opening_tcp_forward(struct pkt *p, struct eg_flow *f, int pair,
-					       struct promotion *m)
+static __always_inline int opening_tcp_forward(struct pkt *p, struct eg_flow *f,
+					       int pair, struct promotion *m)
 {
 	if (tcp_opens(p)) {
 		/* Sent again, perhaps with another number. */
 		if (!eg_dry_run) {
-			f->next = p->end;
+			f->next = opening_next(p);
 			f->seen = flow_now();
 		}
 		return FORWARD;
 	}
 	if (p->seq - f->next > SEQ_WINDOW)
-		return EG_DROP_HANDSHAKE;
+		/* A joined flow's segment, sent again or overtaken. */
+		return !pair && seq_near(p->seq, f->next) ? FORWARD : EG_DROP_HANDSHAKE;
 	if (p->tcp_flags & TCP_RST)
 		return FORWARD;
 	if (pair && !opening_acknowledged(p, f))
@@ -99,15 +107,16 @@ static __always_inline int opening_tcp_forward(struct pkt *p, struct eg_flow *f,
 	return opening_promote(p, f, pair, m);
 }
 
-static __always_inline int opening_tcp_reverse(struct pkt *p, struct eg_flow *f)
+static __always_inline int opening_tcp_reverse(struct pkt *p, struct eg_flow *f,
+					       const struct eg_vip *v)
 {
 	int answer = (p->tcp_flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK);
 
 	if (eg_dry_run || !answer)
 		return FORWARD;
 	if (f->state == EG_FLOW_OPENING)
-		latency_measure(f->backend, f->born);
-	f->next = p->end;
+		latency_measure(f->backend, v->pool, f->born);
+	f->next = opening_next(p);
 	f->seen = flow_now();
 	f->state = EG_FLOW_ANSWERED;
 	return FORWARD;
@@ -121,11 +130,11 @@ static __always_inline int opening_packet(struct pkt *p, struct eg_flow *f,
 	int forward = f->dir == EG_FLOW_FORWARD;
 
 	if (p->key.proto == IPPROTO_TCP)
-		return forward ? opening_tcp_forward(p, f, pair, m) :
-				 opening_tcp_reverse(p, f);
+		return forward ? opening_tcp_forward(p, f, pair, m)
+			       : opening_tcp_reverse(p, f, v);
 	if (!forward) {
 		if (!eg_dry_run)
-			latency_measure(f->backend, f->born);
+			latency_measure(f->backend, v->pool, f->born);
 		return opening_promote(p, f, pair, m);
 	}
 	if (!pair && flow_now() - f->seen >= eg_jiffies_hz)

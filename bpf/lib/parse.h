@@ -128,7 +128,8 @@ static __always_inline int parse_ip6(struct cursor *c, struct pkt *p)
 	off = p->l3 + sizeof(*ip);
 
 	for (i = 0; i < EXT_HEADERS_MAX; i++) {
-		if (next == IPPROTO_TCP || next == IPPROTO_UDP || next == IPPROTO_ICMPV6)
+		if (next == IPPROTO_TCP || next == IPPROTO_UDP ||
+		    next == IPPROTO_ICMPV6)
 			break;
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING &&
 		    next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)

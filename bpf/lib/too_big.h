@@ -10,36 +10,16 @@
 #define EG_LIB_TOO_BIG_H
 
 /* Bytes quoted: RFC 1812 section 4.3.2.3 wants the whole at most 576 bytes,
- * RFC 4443 section 3.2 at most the least MTU, 1280. Every packet that is too
- * big has as many. Multiples of 4, summed in pieces of at most 512, which is
- * what bpf_csum_diff takes on kernels before 6.13. */
-#define QUOTE4	   528
-#define QUOTE6	   1232
+ * RFC 4443 section 3.2 at most the least MTU, 1280. No more than any packet
+ * has that does not fit the least MTU that the process believes in, 552 and
+ * 1280, behind GUE's header. Multiples of 4, summed in pieces of at most 512,
+ * which is what bpf_csum_diff takes on kernels before 6.13. */
+#define QUOTE4	    520
+#define QUOTE6	    1228
 #define QUOTE_PIECE 512
 
 /* RFC 8200 section 5. */
 #define IP6_MTU_MIN 1280
-
-static __always_inline int too_big_allowed(void)
-{
-	__u64 now = bpf_jiffies64();
-	struct eg_gate *gate;
-	__u32 one = 1;
-
-	gate = bpf_map_lookup_elem(&event_gate, &one);
-	if (!gate)
-		return 0;
-	if (now - gate->since >= eg_jiffies_hz) {
-		gate->since = now;
-		gate->sent = 0;
-	}
-	return gate->sent++ < eg_icmp_rate;
-}
-
-static __always_inline __u16 csum_fold(__u64 sum)
-{
-	return csum_apply(0xffff, sum);
-}
 
 static __always_inline int too_big_write4(void *l3, void *data_end, const struct pkt *p,
 					  __u32 mtu)
@@ -128,7 +108,11 @@ static __always_inline __u32 too_big_mtu(struct pkt *p)
 	p->vip = vip;
 	p->backend = backend;
 	room = encap_room(v->forward, !addr_is_mapped(&b->addr));
-	if (!b->mtu || p->len + room <= b->mtu)
+	if (!b->mtu || pkt_size(p) + room <= b->mtu)
+		return 0;
+	/* A way too narrow for IPv6, or for anything: no number would help, and
+	 * there is less than what we quote. */
+	if (p->len < (p->v6 ? QUOTE6 : QUOTE4))
 		return 0;
 	if (p->v6)
 		return b->mtu - room > IP6_MTU_MIN ? b->mtu - room : IP6_MTU_MIN;

@@ -31,8 +31,15 @@ const volatile __u32 eg_event_rate = 100;
  * once. What is over the limit is dropped without a word. */
 const volatile __u32 eg_icmp_rate = 1000;
 
+/* Resets a second and CPU: each answers one packet with a smaller one, so
+ * that a flood is not amplified, and this is what a core spends on it. */
+const volatile __u32 eg_reset_rate = 10000;
+
 /* The twin behind `egctl explain`: decides and writes to no map. */
 const volatile __u8 eg_dry_run = 0;
+
+/* For tests: choices that are random are made by the flow's hash. */
+const volatile __u8 eg_test = 0;
 
 /* CONFIG_HZ of the running kernel. */
 const volatile __u32 eg_jiffies_hz = 250;

@@ -18,8 +18,8 @@ struct {
 	__type(value, __u64);
 } eg_events_lost SEC(".maps");
 
-/* How many events (0) and ICMP errors (1) did this CPU send in the current
- * second? Private to the loaded object, never pinned: losing it costs one
+/* How many events (0), ICMP errors (1) and resets (2) did this CPU send in
+ * the current second? Private to the loaded object, never pinned: losing it costs one
  * second's count. */
 struct eg_gate {
 	__u64 since; /* jiffies when the second began */
@@ -28,7 +28,7 @@ struct eg_gate {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2);
+	__uint(max_entries, 3);
 	__type(key, __u32);
 	__type(value, struct eg_gate);
 } event_gate SEC(".maps");

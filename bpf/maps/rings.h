@@ -11,6 +11,25 @@ struct {
 	__type(value, struct eg_pool);
 } eg_pools SEC(".maps");
 
+/* How soon do the pool's backends answer, on average? Written by the programs
+ * for pools that choose by it; a stale or torn value costs a worse choice. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EG_MAX_POOLS);
+	__type(key, __u32);
+	__type(value, struct eg_latency);
+} eg_latencies SEC(".maps");
+
+/* Who had this source's last flow (session affinity)? It keeps a client where
+ * it is while the ring changes. When full, the least recently used is
+ * forgotten, and its next flow goes where the ring says. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 17);
+	__type(key, struct eg_affinity_key);
+	__type(value, struct eg_affinity);
+} eg_affinities SEC(".maps");
+
 /* Where does this CPU go on in the pool's ring (round robin)? Each CPU has a
  * cursor of its own: turns are exact per CPU, and no CPU waits for another. */
 struct {

@@ -23,6 +23,7 @@
 #include "maps/events.h"
 #include "maps/flows.h"
 #include "maps/frags.h"
+#include "maps/guards.h"
 #include "maps/meta.h"
 #include "maps/rings.h"
 #include "maps/vips.h"
@@ -33,11 +34,13 @@
 #include "lib/parse.h"
 #include "lib/csum.h"
 #include "lib/hash.h"
+#include "xdp/pkt.h"
 #include "lib/count.h"
 #include "lib/event.h"
 #include "lib/drop.h"
 #include "lib/vip.h"
 #include "lib/ewma.h"
+#include "lib/guard.h"
 #include "lib/pick.h"
 #include "lib/flow.h"
 #include "lib/claim.h"
@@ -50,6 +53,7 @@
 #include "lib/l2.h"
 #include "lib/icmp.h"
 #include "lib/too_big.h"
+#include "lib/reset.h"
 #include "lib/frag_note.h"
 #include "lib/frag.h"
 #include "lib/frag_write.h"
@@ -59,6 +63,8 @@ int eg_xdp_open(struct xdp_md *ctx);
 int eg_xdp_icmp(struct xdp_md *ctx);
 int eg_xdp_too_big(struct xdp_md *ctx);
 int eg_xdp_frag(struct xdp_md *ctx);
+int eg_xdp_frag_new(struct xdp_md *ctx);
+int eg_xdp_reset(struct xdp_md *ctx);
 
 /* Which program takes over (enum tail)? Each load has a table of its own,
  * filled before anything is attached and pinned with the links: the kernel
@@ -69,12 +75,15 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__array(values, int(struct xdp_md *));
 } xdp_tails SEC(".maps") = {
-	.values = {
-		[TAIL_OPEN] = (void *)&eg_xdp_open,
-		[TAIL_ICMP] = (void *)&eg_xdp_icmp,
-		[TAIL_TOO_BIG] = (void *)&eg_xdp_too_big,
-		[TAIL_FRAG] = (void *)&eg_xdp_frag,
-	},
+	.values =
+		{
+			[TAIL_OPEN] = (void *)&eg_xdp_open,
+			[TAIL_ICMP] = (void *)&eg_xdp_icmp,
+			[TAIL_TOO_BIG] = (void *)&eg_xdp_too_big,
+			[TAIL_RESET] = (void *)&eg_xdp_reset,
+			[TAIL_FRAG] = (void *)&eg_xdp_frag,
+			[TAIL_FRAG_OPEN] = (void *)&eg_xdp_frag_new,
+		},
 };
 
 static __always_inline int parse_frame(struct xdp_md *ctx, struct pkt *p)
@@ -114,7 +123,7 @@ static __always_inline int encapsulate(struct xdp_md *ctx, const struct pkt *p,
 	if (l2_build(data, data_end, l3, &tags, fw->dmac, fw->smac,
 		     fw->outer6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
 		return -1;
-	return encap_write(data + l3, data_end, p, fw);
+	return encap_write(data + l3, data_end, p, fw, p->len);
 }
 
 /* As it is, to another MAC address. */
@@ -151,8 +160,8 @@ static __always_inline int forward(struct xdp_md *ctx, const struct pkt *p,
 }
 
 /* Carry out a decision. */
-static __always_inline int carry_out(struct xdp_md *ctx, const struct pkt *p, int verdict,
-				     const struct forward *fw)
+static __always_inline int carry_out(struct xdp_md *ctx, const struct pkt *p,
+				     int verdict, const struct forward *fw)
 {
 	if (verdict == FORWARD)
 		return forward(ctx, p, fw);
@@ -214,32 +223,57 @@ int eg_xdp_icmp(struct xdp_md *ctx)
 	return send(ctx, s->fw.ifindex);
 }
 
-/* Turn the frame into the error about it: the packet moves behind new headers,
- * and its end is cut off. */
-static __always_inline int complain(struct xdp_md *ctx, const struct pkt *p, __u32 mtu)
+/* Make the frame `head` bytes longer in front of the packet and then exactly
+ * `length` long behind its Ethernet header, addressed back to its sender. */
+static __always_inline int turn_round(struct xdp_md *ctx, const struct pkt *p, int head,
+				      __u32 length)
 {
 	void *data_end = (void *)(long)ctx->data_end;
 	void *data = (void *)(long)ctx->data;
-	__u32 head = (p->v6 ? IP6_LEN : IP4_LEN) + ICMP_LEN;
-	__u32 quote = p->v6 ? QUOTE6 : QUOTE4;
 	__u32 l3 = p->l3 & L3_OFFSET_MAX;
 	struct l2_tags tags;
 	__u32 frame;
 
-	if (l2_save_tags(&tags, data, data_end) || bpf_xdp_adjust_head(ctx, -(int)head))
+	if (l2_save_tags(&tags, data, data_end))
+		return -1;
+	if (head && bpf_xdp_adjust_head(ctx, -head))
 		return -1;
 	frame = ctx->data_end - ctx->data;
 	if (eg_xdp_frags)
 		frame = bpf_xdp_get_buff_len(ctx);
-	if (bpf_xdp_adjust_tail(ctx, (int)(l3 + head + quote) - (int)frame))
+	if (bpf_xdp_adjust_tail(ctx, (int)(l3 + length) - (int)frame))
 		return -1;
 	data_end = (void *)(long)ctx->data_end;
 	data = (void *)(long)ctx->data;
-	if (l2_build(data, data_end, l3, &tags, p->smac, p->dmac,
-		     p->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
+	return l2_build(data, data_end, l3, &tags, p->smac, p->dmac,
+			p->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
+}
+
+/* Turn the frame into the error about it: the packet moves behind new headers,
+ * and its end is cut off. */
+static __always_inline int complain(struct xdp_md *ctx, const struct pkt *p, __u32 mtu)
+{
+	__u32 head = (p->v6 ? IP6_LEN : IP4_LEN) + ICMP_LEN;
+	void *data_end, *l3;
+
+	if (turn_round(ctx, p, head, head + (p->v6 ? QUOTE6 : QUOTE4)))
 		return -1;
-	return p->v6 ? too_big_write6(data + l3, data_end, p, mtu) :
-		       too_big_write4(data + l3, data_end, p, mtu);
+	data_end = (void *)(long)ctx->data_end;
+	l3 = (void *)(long)ctx->data + (p->l3 & L3_OFFSET_MAX);
+	return p->v6 ? too_big_write6(l3, data_end, p, mtu)
+		     : too_big_write4(l3, data_end, p, mtu);
+}
+
+/* Turn the frame into the reset that answers it. */
+static __always_inline int refuse(struct xdp_md *ctx, const struct pkt *p)
+{
+	void *data_end, *l3;
+
+	if (turn_round(ctx, p, 0, (p->v6 ? IP6_LEN : IP4_LEN) + TCP_LEN))
+		return -1;
+	data_end = (void *)(long)ctx->data_end;
+	l3 = (void *)(long)ctx->data + (p->l3 & L3_OFFSET_MAX);
+	return p->v6 ? reset_write6(l3, data_end, p) : reset_write4(l3, data_end, p);
 }
 
 /* The packet is dropped, and its sender told why, at a bounded rate. */
@@ -248,7 +282,7 @@ static __always_inline int too_big(struct xdp_md *ctx, struct pkt *p)
 	__u32 mtu = too_big_mtu(p);
 
 	drop(p, EG_DROP_TOO_BIG);
-	if (!mtu || !too_big_allowed() || complain(ctx, p, mtu))
+	if (!mtu || !gate_passes(GATE_ICMP, eg_icmp_rate) || complain(ctx, p, mtu))
 		return XDP_DROP;
 	return XDP_TX;
 }
@@ -263,33 +297,42 @@ int eg_xdp_too_big(struct xdp_md *ctx)
 	return too_big(ctx, &s->p);
 }
 
+SEC("xdp")
+int eg_xdp_reset(struct xdp_md *ctx)
+{
+	struct scratch *s = scratch_begin();
+	__u32 reason = EG_DROP_BACKEND_DOWN;
+
+	if (!s || parse_frame(ctx, &s->p) != PARSED)
+		return XDP_ABORTED;
+	if (!vip_lookup(&s->p))
+		reason = EG_DROP_UNUSED_PORT;
+	drop(&s->p, reason);
+	if (!gate_passes(GATE_RESET, eg_reset_rate) || refuse(ctx, &s->p))
+		return XDP_DROP;
+	return XDP_TX;
+}
+
 static __always_inline int frag_forward(struct xdp_md *ctx, struct scratch *s,
 					struct eg_frag *e)
 {
 	void *data_end = (void *)(long)ctx->data_end;
 	void *data = (void *)(long)ctx->data;
+	const struct forward *fw = &s->fw;
+	const struct pkt *p = &s->p;
 	__u32 id = 0;
 
-	if (s->fw.mode != EG_FORWARD_NAT)
-		return forward(ctx, &s->p, &s->fw);
+	if (fw->mode != EG_FORWARD_NAT)
+		return forward(ctx, p, fw);
 	if (e && !eg_dry_run)
-		id = frag_identify(e, &s->piece, &s->fw);
-	if (frag_write(data, data_end, &s->p, &s->piece, &s->fw, id) ||
-	    l2_write(data, data_end, &s->fw))
+		id = frag_identify(e, &s->piece, fw);
+	if (s->piece.first ? nat_write(data, data_end, p, fw)
+			   : frag_write_ip(data, data_end, p, fw))
 		return XDP_ABORTED;
-	return send(ctx, s->fw.ifindex);
-}
-
-/* A fragment that came before its first, and is not or no longer held. What
- * is no VIP's the stack may hold itself. */
-static __always_inline int frag_give_up(const struct pkt *p, const struct piece *g)
-{
-	if (g->use & EG_ADDR_VIP) {
-		drop(p, EG_DROP_FRAGMENT_EARLY);
-		return XDP_DROP;
-	}
-	count_total(EG_VERDICT_PASSED, p);
-	return XDP_PASS;
+	if (frag_write_id(data, data_end, p, &s->piece, id) ||
+	    l2_write(data, data_end, fw))
+		return XDP_ABORTED;
+	return send(ctx, fw->ifindex);
 }
 
 /* Hand it to the process, which lets it come in again when its first was seen.
@@ -300,66 +343,67 @@ static __always_inline int frag_hold(struct xdp_md *ctx, struct scratch *s)
 
 	if (eg_xdp_frags)
 		frame = bpf_xdp_get_buff_len(ctx);
+	if (eg_dry_run || frame > HELD_MAX)
+		return -1;
 	s->held.key = s->piece.key;
 	s->held.ifindex = ctx->ingress_ifindex;
 	s->held.length = frame;
-	if (eg_dry_run || frame > HELD_MAX ||
-	    bpf_perf_event_output(ctx, &held, BPF_F_CURRENT_CPU | frame << 32, &s->held,
-				  sizeof(s->held)))
-		return frag_give_up(&s->p, &s->piece);
-	return XDP_DROP;
-}
-
-static __always_inline int frag_parse_frame(struct xdp_md *ctx, struct scratch *s)
-{
-	void *data_end = (void *)(long)ctx->data_end;
-	void *data = (void *)(long)ctx->data;
-	int verdict = frag_parse(data, data_end, &s->p, &s->piece);
-
-	if (verdict != FORWARD || !s->piece.first)
-		return verdict;
-	return frag_ports(data, data_end, &s->p, &s->piece);
+	return bpf_perf_event_output(ctx, &held, BPF_F_CURRENT_CPU | frame << 32,
+				     &s->held, sizeof(s->held));
 }
 
 SEC("xdp")
 int eg_xdp_frag(struct xdp_md *ctx)
 {
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
 	struct scratch *s = scratch_begin();
 	struct eg_frag *e = NULL;
 	int verdict;
 
 	if (!s || parse_frame(ctx, &s->p) != FRAGMENT)
 		return XDP_ABORTED;
-	verdict = frag_parse_frame(ctx, s);
+	verdict = frag_parse_frame(data, data_end, s);
 	if (verdict == FORWARD)
-		verdict = frag_decide(ctx, s, &e);
+		verdict = frag_decide(s, &e);
 	if (verdict == FORWARD)
 		return frag_forward(ctx, s, e);
-	if (verdict == HOLD)
-		return frag_hold(ctx, s);
+	if (verdict == HOLD && !frag_hold(ctx, s))
+		return XDP_DROP;
 	if (verdict == TAIL(TAIL_TOO_BIG) && s->piece.first)
 		return too_big(ctx, &s->p);
-	if (verdict == TAIL(TAIL_TOO_BIG))
-		verdict = EG_DROP_TOO_BIG;
-	if (verdict == PASS) {
-		count_total(EG_VERDICT_PASSED, &s->p);
-		return XDP_PASS;
-	}
-	/* What other programs would do asks for a whole packet. */
-	drop(&s->p, IS_TAIL(verdict) ? EG_DROP_FRAGMENT : verdict);
-	return XDP_DROP;
+	return carry_out(ctx, &s->p, frag_settle(&s->piece, verdict), &s->fw);
+}
+
+SEC("xdp")
+int eg_xdp_frag_new(struct xdp_md *ctx)
+{
+	struct scratch *s = scratch_go_on();
+	struct eg_frag *e = NULL;
+	int verdict;
+
+	if (!s)
+		return XDP_ABORTED;
+	verdict = frag_decide_open(ctx, s, &e);
+	if (verdict == FORWARD)
+		return frag_forward(ctx, s, e);
+	if (verdict == TAIL(TAIL_TOO_BIG) && s->piece.first)
+		return too_big(ctx, &s->p);
+	return carry_out(ctx, &s->p, frag_settle(&s->piece, verdict), &s->fw);
 }
 
 /* Never attached: the process runs it on what it has held in vain. */
 SEC("xdp")
 int eg_xdp_give_up(struct xdp_md *ctx)
 {
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
 	struct scratch *s = scratch_begin();
 
 	if (!s || parse_frame(ctx, &s->p) != FRAGMENT ||
-	    frag_parse_frame(ctx, s) != FORWARD)
+	    frag_parse_frame(data, data_end, s) != FORWARD)
 		return XDP_ABORTED;
-	return frag_give_up(&s->p, &s->piece);
+	return carry_out(ctx, &s->p, frag_settle(&s->piece, HOLD), &s->fw);
 }
 
 char LICENSE[] SEC("license") = "GPL";

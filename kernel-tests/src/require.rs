@@ -35,6 +35,8 @@ pub fn missing(feature: &str) -> Option<String> {
             "there is no /sys/fs/bpf to mount on, or we are not root".to_owned(),
         ),
         "xdp" => (loads(ProgramType::Xdp), "this kernel or user may not load XDP programs".to_owned()),
+        "tcx" => (tcx(), "this kernel has no tcx (Linux 6.6), or we are not root".to_owned()),
+        "tc" => (loads(ProgramType::SchedCls), "this kernel or user may not load classifiers".to_owned()),
         "sk_lookup" => (loads(ProgramType::SkLookup), "this kernel or user may not load sk_lookup programs".to_owned()),
         command => (
             Command::new("sh")
@@ -45,6 +47,17 @@ pub fn missing(feature: &str) -> Option<String> {
         ),
     };
     (!there).then_some(why)
+}
+
+/// Asked of the loopback interface, which has the same index in every namespace.
+fn tcx() -> bool {
+    let mut query = libbpf_sys::bpf_prog_query_opts {
+        sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: the structure says its own size, and that it has room for no programs.
+    Uid::effective().is_root()
+        && unsafe { libbpf_sys::bpf_prog_query_opts(1, libbpf_sys::BPF_TCX_INGRESS, &mut query) } == 0
 }
 
 fn loads(program: ProgramType) -> bool {

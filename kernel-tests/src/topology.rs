@@ -12,8 +12,12 @@
 //! program too (so every end that may receive one runs XDP_PASS), and senders must compute checksums themselves.
 
 pub mod config;
+pub mod direct;
+pub mod dsr;
 pub mod echo;
+pub mod egctl;
 pub mod expect;
+pub mod foreign;
 pub mod gateway;
 mod netns;
 mod pass;
@@ -43,6 +47,7 @@ pub struct Topology {
     /// Removed on drop with all that is pinned below.
     pub pin_root: PathBuf,
     arms: Arms,
+    offloads: bool,
     _switch: Option<Netns>,
     _passes: Vec<Pass>,
 }
@@ -55,6 +60,15 @@ impl Topology {
     /// # Panics
     /// If the host refuses a step: the caller has checked what it needs with `require`.
     pub fn new(arms: Arms, backends: usize) -> Topology {
+        Topology::build(arms, backends, false)
+    }
+
+    /// The same with checksum and segmentation offload on, as hosts have it. XDP does not work between such ends, tc does.
+    pub fn with_offloads(arms: Arms, backends: usize) -> Topology {
+        Topology::build(arms, backends, true)
+    }
+
+    fn build(arms: Arms, backends: usize, offloads: bool) -> Topology {
         mount_bpffs();
         allow_descriptors();
         let unique = format!("eg{}-{}", std::process::id(), TOPOLOGIES.fetch_add(1, Ordering::Relaxed));
@@ -66,6 +80,7 @@ impl Topology {
             interfaces: Vec::new(),
             pin_root: PathBuf::from(format!("/sys/fs/bpf/{unique}")),
             arms,
+            offloads,
             _switch: (arms == Arms::One).then(|| space("switch")),
             _passes: Vec::new(),
         };
@@ -77,23 +92,23 @@ impl Topology {
     }
 
     fn connect_two_arms(&mut self) {
-        veth(&self.gateway, "c0", &self.client, "eth0");
+        cable(&self.gateway, "c0", &self.client, "eth0", self.offloads);
         address(&self.gateway, "c0", &["10.10.0.1/24", "fd10::1/64"]);
         address(&self.client, "eth0", &["10.10.0.2/24", "fd10::2/64"]);
         self.interfaces.push("c0".into());
         for (number, backend) in self.backends.iter().enumerate() {
             let near = format!("b{number}");
-            veth(&self.gateway, &near, backend, "eth0");
+            cable(&self.gateway, &near, backend, "eth0", self.offloads);
             address(&self.gateway, &near, &[&format!("10.20.{number}.1/24"), &format!("fd20:{number}::1/64")]);
             address(backend, "eth0", &[&format!("10.20.{number}.2/24"), &format!("fd20:{number}::2/64")]);
             backend.ip(&format!("route add default via 10.20.{number}.1"));
             backend.ip(&format!("-6 route add default via fd20:{number}::1"));
             self.interfaces.push(near);
-            self._passes.push(Pass::attach(backend, "eth0"));
+            self._passes.extend((!self.offloads).then(|| Pass::attach(backend, "eth0")));
         }
         self.client.ip("route add default via 10.10.0.1");
         self.client.ip("-6 route add default via fd10::1");
-        self._passes.push(Pass::attach(&self.client, "eth0"));
+        self._passes.extend((!self.offloads).then(|| Pass::attach(&self.client, "eth0")));
     }
 
     fn connect_one_arm(&mut self) {
@@ -105,12 +120,48 @@ impl Topology {
         hosts
             .extend(self.backends.iter().enumerate().map(|(number, space)| (space, format!("b{number}"), 10 + number)));
         for (space, port, host) in hosts {
-            veth(switch, &port, space, "eth0");
+            cable(switch, &port, space, "eth0", self.offloads);
             switch.ip(&format!("link set {port} master br0"));
             address(space, "eth0", &[&format!("10.10.0.{host}/24"), &format!("fd10::{host}/64")]);
         }
         self.interfaces.push("eth0".into());
-        self._passes.push(Pass::attach(switch, "gw"));
+        self._passes.extend((!self.offloads).then(|| Pass::attach(switch, "gw")));
+    }
+
+    /// Sets the MTU of everything between gateway and backends; the client's stays.
+    pub fn widen(&self, mtu: u16) {
+        for (number, backend) in self.backends.iter().enumerate() {
+            backend.ip(&format!("link set eth0 mtu {mtu}"));
+            match &self._switch {
+                Some(switch) => switch.ip(&format!("link set b{number} mtu {mtu}")),
+                None => self.gateway.ip(&format!("link set b{number} mtu {mtu}")),
+            }
+        }
+        if let Some(switch) = &self._switch {
+            switch.ip(&format!("link set gw mtu {mtu}"));
+            switch.ip(&format!("link set br0 mtu {mtu}"));
+            self.gateway.ip(&format!("link set eth0 mtu {mtu}"));
+        }
+    }
+
+    /// Makes every backend one that answers for the VIPs itself: they are local there, nobody asks for them there, and
+    /// tunnels end there.
+    pub fn serve_directly(&self) {
+        let egctl = gateway::binary("egctl");
+        let egctl = egctl.to_str().expect("a plain path");
+        for (number, backend) in self.backends.iter().enumerate() {
+            for setting in ["arp_ignore=1", "arp_announce=2", "rp_filter=0"] {
+                backend.run("sysctl", &["-qw", &format!("net.ipv4.conf.all.{setting}")]);
+            }
+            backend.ip(&format!("addr add {}/32 dev lo", self.vip(false)));
+            backend.ip(&format!("addr add {}/128 dev lo nodad", self.vip(true)));
+            let (root, vips) =
+                (self.pin_root.join(format!("on-b{number}")), [false, true].map(|v6| self.vip(v6).to_string()));
+            let root = root.to_str().expect("a plain path");
+            let mut arguments = vec!["--pin-root", root, "backend", "attach", "eth0"];
+            vips.iter().for_each(|vip| arguments.extend(["--vip", vip]));
+            backend.run(egctl, &arguments);
+        }
     }
 
     /// A VIP on the client's link, the same in every topology.
@@ -138,9 +189,16 @@ impl Drop for Topology {
 
 /// Two ends of a cable, up, sending finished checksums.
 fn veth(one: &Netns, one_name: &str, other: &Netns, other_name: &str) {
+    cable(one, one_name, other, other_name, false);
+}
+
+/// The same; with `offloads`, checksums and segmentation are left to whoever receives.
+fn cable(one: &Netns, one_name: &str, other: &Netns, other_name: &str, offloads: bool) {
     one.ip(&format!("link add {one_name} type veth peer name {other_name} netns {}", other.name()));
     for (space, name) in [(one, one_name), (other, other_name)] {
-        space.run("ethtool", &["-K", name, "tx", "off"]);
+        if !offloads {
+            space.run("ethtool", &["-K", name, "tx", "off"]);
+        }
         space.ip(&format!("link set {name} up"));
     }
 }

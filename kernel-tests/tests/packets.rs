@@ -7,103 +7,15 @@ use std::net::SocketAddr;
 
 use eg_abi::{Addr, Backend, BackendState, Drop as Reason, FlowKey, FlowState, Miss, PROTO_TCP, PROTO_UDP, Plain, Vip};
 use eg_balance::{hash, maglev};
-use eg_kernel_tests::packet::frame::{ACK, CLIENT_MAC, FIN, GATEWAY_MAC, RST, SYN};
+use eg_kernel_tests::packet::frame::{ACK, BACKEND_ISN, CLIENT_ISN, CLIENT_MAC, FIN, GATEWAY_MAC, RST, SYN};
 use eg_kernel_tests::packet::gateway::backend_mac;
 use eg_kernel_tests::packet::random::Random;
-use eg_kernel_tests::packet::{Frame, Gateway, L4, Outcome, Verdict, judge};
+use eg_kernel_tests::packet::service::{
+    BOTH, Connection, KEY, V4, V6, answer, at, drops_for, forwarded, passes_untouched, serve, syn,
+};
+use eg_kernel_tests::packet::{Frame, Gateway, L4, Verdict, judge};
 use eg_kernel_tests::require;
 use pnet::util::MacAddr;
-
-const KEY: [u64; 2] = [0x1122334455667788, 0x99aabbccddeeff00];
-
-/// The same service in each family: a VIP, the gateway's address, three backends.
-struct Family {
-    client: &'static str,
-    vip: &'static str,
-    other_port: &'static str,
-    foreign: &'static str,
-    source: &'static str,
-    backends: [&'static str; 3],
-}
-
-const V4: Family = Family {
-    client: "198.51.100.9:40000",
-    vip: "203.0.113.7:443",
-    other_port: "203.0.113.7:9",
-    foreign: "203.0.113.8:443",
-    source: "10.0.0.1",
-    backends: ["10.0.0.11:8443", "10.0.0.12:8443", "10.0.0.13:8443"],
-};
-
-const V6: Family = Family {
-    client: "[2001:db8:c::9]:40000",
-    vip: "[2001:db8:f::7]:443",
-    other_port: "[2001:db8:f::7]:9",
-    foreign: "[2001:db8:f::8]:443",
-    source: "fd00::1",
-    backends: ["[fd00::11]:8443", "[fd00::12]:8443", "[fd00::13]:8443"],
-};
-
-const BOTH: [&Family; 2] = [&V4, &V6];
-
-fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
-/// VIPs 1 (TCP) and 2 (UDP), pool 1, backends 1 to 3.
-fn serve(gateway: &Gateway, family: &Family, snat: bool) -> maglev::Table {
-    for (i, backend) in family.backends.iter().enumerate() {
-        gateway.backend(i as u32 + 1, at(backend), family.source.parse().unwrap());
-    }
-    let [a, b, c] = family.backends;
-    let table = gateway.pool(1, KEY, &[(1, a, 1), (2, b, 1), (3, c, 1)]);
-    gateway.vip(1, at(family.vip), PROTO_TCP, 1, snat);
-    gateway.vip(2, at(family.vip), PROTO_UDP, 1, snat);
-    table
-}
-
-fn syn(family: &Family) -> Frame {
-    Frame::new(family.client, family.vip, L4::Tcp(SYN)).payload(b"")
-}
-
-/// A client's frame that must be forwarded; gives the frame as it left and the backend that it went to.
-fn forwarded(gateway: &Gateway, frame: &Frame) -> (judge::Seen, u32) {
-    let Outcome { verdict, bytes } = gateway.receive(&frame.build());
-    assert_eq!(verdict, Verdict::Tx, "{frame:?}");
-    let seen = judge::read(&bytes).expect("a TCP or UDP frame");
-    let backend = (1..=3).find(|id| {
-        let backend = gateway.maps().backends.get(*id).unwrap();
-        backend.addr == Addr::from(seen.destination.ip()) && u16::from(backend.port) == seen.destination.port()
-    });
-    let backend = backend.unwrap_or_else(|| panic!("{} is no backend", seen.destination));
-    let expected = frame.rewritten(seen.source, seen.destination, GATEWAY_MAC, backend_mac(backend));
-    assert_eq!(bytes, expected.build(), "the frame to backend {backend}");
-    assert!(judge::checksums_hold(&bytes));
-    (seen, backend)
-}
-
-/// A backend's answer to what `forwarded` saw, and the frame that the client must get.
-fn answer(seen: &judge::Seen, backend: u32, l4: L4) -> (Frame, impl Fn(&Family) -> Vec<u8>) {
-    let reply = Frame::between(seen.destination, seen.source, l4).macs(backend_mac(backend), GATEWAY_MAC);
-    let expected = reply.clone();
-    let client =
-        move |family: &Family| expected.rewritten(at(family.vip), at(family.client), GATEWAY_MAC, CLIENT_MAC).build();
-    (reply, client)
-}
-
-fn passes_untouched(gateway: &Gateway, frame: &[u8], name: &str) {
-    let outcome = gateway.receive(frame);
-    assert_eq!(outcome.verdict, Verdict::Pass, "{name}");
-    assert_eq!(outcome.bytes, frame, "{name}: bytes changed");
-}
-
-fn drops_for(gateway: &Gateway, frame: &[u8], reason: Reason, name: &str) {
-    let before = gateway.drops(reason);
-    let outcome = gateway.receive(frame);
-    assert_eq!(outcome.verdict, Verdict::Drop, "{name}");
-    assert_eq!(outcome.bytes, frame, "{name}: bytes changed");
-    assert_eq!(gateway.drops(reason), before + 1, "{name}: counted as {}", reason.label());
-}
 
 #[test]
 fn tcp_is_forwarded_and_its_replies_come_back() {
@@ -113,24 +25,21 @@ fn tcp_is_forwarded_and_its_replies_come_back() {
     for family in BOTH {
         let gateway = Gateway::new();
         serve(&gateway, family, true);
-        let (opened, backend) = forwarded(&gateway, &syn(family));
-        assert_eq!(opened.source.ip(), family.source.parse::<std::net::IpAddr>().unwrap());
-        assert!((10240..=32767).contains(&opened.source.port()));
+        let mut tcp = Connection::open(&gateway, family);
+        assert_eq!(tcp.seen.source.ip(), family.source.parse::<std::net::IpAddr>().unwrap());
+        assert!((10240..=32767).contains(&tcp.seen.source.port()));
 
-        let (reply, expected) = answer(&opened, backend, L4::Tcp(SYN | ACK));
-        let outcome = gateway.receive(&reply.build());
-        assert_eq!((outcome.verdict, outcome.bytes), (Verdict::Tx, expected(family)));
-
-        let mut data = Frame::new(family.client, family.vip, L4::Tcp(ACK)).payload(&[0xa5; 1411]);
+        let mut data = tcp.frame(ACK, &[0xa5; 1411]);
         data.tcp_options = vec![1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
-        let (seen, again) = forwarded(&gateway, &data);
-        assert_eq!((seen.source, again), (opened.source, backend), "one flow, one port, one backend");
+        tcp.sends(&data);
+        tcp.seq = data.end();
+        tcp.reply(ACK, b"an answer");
 
         let stats = gateway.maps().vip_stats.sum(1).unwrap();
-        assert_eq!((stats.packets, stats.reply_packets, stats.flows, stats.drops), (2, 1, 1, 0));
-        let sent = [syn(family).build(), data.build()].iter().map(|f| f.len() as u64 - 14).sum::<u64>();
-        assert_eq!((stats.bytes, stats.reply_bytes), (sent, reply.build().len() as u64 - 14));
-        assert_eq!(gateway.maps().backend_stats.sum(backend).unwrap(), stats);
+        assert_eq!((stats.packets, stats.reply_packets, stats.flows, stats.drops), (3, 2, 1, 0));
+        let bare = syn(family).build().len() as u64 - 14;
+        assert_eq!((stats.bytes, stats.reply_bytes), (2 * bare + data.l3_length() as u64, 2 * bare + 9));
+        assert_eq!(gateway.maps().backend_stats.sum(tcp.backend).unwrap(), stats);
     }
 }
 
@@ -239,9 +148,6 @@ fn what_is_not_ours_passes_untouched() {
         let multicast = MacAddr(0x01, 0, 0x5e, 0, 0, 1);
         table.push(("to a group's MAC", syn(family).macs(CLIENT_MAC, multicast).build()));
         table.push(("to every MAC", syn(family).macs(CLIENT_MAC, MacAddr::broadcast()).build()));
-        let mut vlan = syn(family).build();
-        vlan.splice(12..12, [0x81, 0x00, 0x00, 0x05]);
-        table.push(("a VLAN tag", vlan));
         let icmp = if family.client.starts_with('[') { 20 } else { 23 };
         let mut echo = syn(family).build();
         echo[icmp] = if icmp == 20 { 58 } else { 1 };
@@ -319,11 +225,11 @@ fn tcp_without_a_flow_must_begin_with_a_syn() {
     for family in BOTH {
         let gateway = Gateway::new();
         serve(&gateway, family, true);
-        for flags in [ACK, RST, FIN, FIN | ACK, SYN | ACK, SYN | RST, SYN | FIN, 0] {
+        for flags in [ACK, RST, RST | ACK, FIN | ACK, SYN | ACK] {
             let frame = Frame::new(family.client, family.vip, L4::Tcp(flags)).build();
             drops_for(&gateway, &frame, Reason::NoFlow, &format!("flags {flags:#x}"));
         }
-        assert_eq!(gateway.maps().vip_stats.sum(1).unwrap().drops, 8);
+        assert_eq!(gateway.maps().vip_stats.sum(1).unwrap().drops, 5);
         assert_eq!(gateway.maps().flows.entries().unwrap(), []);
     }
 }
@@ -410,12 +316,14 @@ fn a_backend_that_is_down_or_drains_keeps_its_flows_and_gets_no_new_one() {
     for state in [BackendState::Draining, BackendState::Down] {
         let gateway = Gateway::new();
         serve(&gateway, &V4, true);
-        let (seen, backend) = forwarded(&gateway, &syn(&V4));
-        let mut down = gateway.maps().backends.get(backend).unwrap();
-        down.state = state.code() as u8;
-        gateway.maps().backends.set(backend, &down).unwrap();
-        let (again, same) = forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(ACK)));
-        assert_eq!((again.source, same), (seen.source, backend));
+        let mut connection = Connection::open(&gateway, &V4);
+        let backend = connection.backend;
+        let begin = |port| Connection::begin(&gateway, SocketAddr::new(at(V4.client).ip(), port), at(V4.vip), 7, 9);
+        let mut half = (40001..).map(begin).find(|half| half.backend == backend).unwrap();
+        gateway.change_backend(backend, |backend| backend.state = state.code() as u8);
+        connection.send(ACK, b"data");
+        half.reply(SYN | ACK, b"");
+        half.send(ACK, b"");
         for port in 1..200 {
             let mut client = at(V4.client);
             client.set_port(port);
@@ -461,23 +369,26 @@ fn a_new_epoch_ends_a_vips_flows_at_once() {
     }
     let gateway = Gateway::new();
     serve(&gateway, &V4, true);
-    let (tcp, tcp_backend) = forwarded(&gateway, &syn(&V4));
+    let tcp = Connection::open(&gateway, &V4);
+    let half = Connection::begin(&gateway, at("198.51.100.9:40001"), at(V4.vip), 7, 9);
     let (udp, udp_backend) = forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Udp));
     for id in [1, 2] {
         let vip = gateway.maps().vips.get(id).unwrap();
         gateway.maps().vips.set(id, &Vip { epoch: 2, ..vip }).unwrap();
     }
-    drops_for(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(ACK)).build(), Reason::NoFlow, "TCP in mid-stream");
-    for (seen, backend, l4) in [(&tcp, tcp_backend, L4::Tcp(ACK)), (&udp, udp_backend, L4::Udp)] {
-        let (reply, _) = answer(seen, backend, l4);
+    let (udp_reply, _) = answer(&udp, udp_backend, L4::Udp);
+    drops_for(&gateway, &tcp.frame(ACK, b"").build(), Reason::NoFlow, "TCP in mid-stream");
+    drops_for(&gateway, &half.frame(ACK, b"").build(), Reason::NoFlow, "TCP in its handshake");
+    for reply in [tcp.reply_frame(ACK, b"data"), half.reply_frame(SYN | ACK, b""), udp_reply] {
         drops_for(&gateway, &reply.build(), Reason::StaleReply, "a reply to a flow that is gone");
     }
-    assert_eq!(gateway.misses(Miss::Epoch), 3);
-    forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Udp));
-    forwarded(&gateway, &syn(&V4));
     assert_eq!(gateway.misses(Miss::Epoch), 5);
-    forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(ACK)));
-    assert_eq!(gateway.misses(Miss::Epoch), 5, "the new flows count");
+    forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Udp));
+    let mut again = Connection::open(&gateway, &V4);
+    assert_eq!(gateway.misses(Miss::Epoch), 9, "UDP, and a handshake over the entries of the old flow");
+    again.send(ACK, b"data");
+    again.reply(ACK, b"data");
+    assert_eq!(gateway.misses(Miss::Epoch), 9, "the new flows count");
 }
 
 #[test]
@@ -487,75 +398,17 @@ fn a_replaced_backend_never_gets_the_old_ones_flows() {
     }
     let gateway = Gateway::new();
     serve(&gateway, &V4, true);
-    let (seen, backend) = forwarded(&gateway, &syn(&V4));
+    let tcp = Connection::open(&gateway, &V4);
+    let backend = tcp.backend;
     let old = gateway.maps().backends.get(backend).unwrap();
     gateway.maps().backends.set(backend, &Backend { generation: 2, ..old }).unwrap();
-    drops_for(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(ACK)).build(), Reason::NoFlow, "the old flow");
-    let (reply, _) = answer(&seen, backend, L4::Tcp(ACK));
-    drops_for(&gateway, &reply.build(), Reason::StaleReply, "the old backend's reply");
+    drops_for(&gateway, &tcp.frame(ACK, b"data").build(), Reason::NoFlow, "the old flow");
+    drops_for(&gateway, &tcp.reply_frame(ACK, b"data").build(), Reason::StaleReply, "the old backend's reply");
     assert_eq!(gateway.misses(Miss::Generation), 2);
     let none = Backend { generation: 1, state: BackendState::None.code() as u8, ..old };
     gateway.maps().backends.set(backend, &none).unwrap();
-    drops_for(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(ACK)).build(), Reason::NoFlow, "a freed slot");
+    drops_for(&gateway, &tcp.frame(ACK, b"data").build(), Reason::NoFlow, "a freed slot");
     assert_eq!(gateway.misses(Miss::Generation), 3);
-}
-
-#[test]
-fn fin_and_rst_shorten_a_flow_and_never_end_it() {
-    if !require("xdp") {
-        return;
-    }
-    let gateway = Gateway::new();
-    serve(&gateway, &V4, true);
-    let state = || gateway.flow(at(V4.client), at(V4.vip), PROTO_TCP).unwrap().state;
-    let send = |flags: u8, payload: &[u8]| {
-        forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(flags)).payload(payload));
-    };
-    send(SYN, b"");
-    assert_eq!(u32::from(state()), FlowState::Opening.code());
-    send(SYN, b"");
-    assert_eq!(u32::from(state()), FlowState::Opening.code(), "a SYN again is the same connection");
-    send(ACK, b"");
-    assert_eq!(u32::from(state()), FlowState::Open.code());
-    for flags in [RST, FIN | ACK] {
-        send(flags, b"");
-        assert_eq!(u32::from(state()), FlowState::Closing.code());
-        send(ACK, b"");
-        assert_eq!(u32::from(state()), FlowState::Closing.code(), "an ACK alone closes as well as it opens");
-        send(ACK, b"data");
-        assert_eq!(u32::from(state()), FlowState::Open.code(), "data says that it lives");
-    }
-    assert_eq!(gateway.maps().vip_stats.sum(1).unwrap().flows, 1);
-}
-
-#[test]
-fn a_syn_on_a_closing_flow_opens_a_new_one_on_the_same_port_and_backend() {
-    if !require("xdp") {
-        return;
-    }
-    let gateway = Gateway::new();
-    serve(&gateway, &V4, true);
-    let (first, backend) = forwarded(&gateway, &syn(&V4));
-    forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(ACK)));
-    forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(FIN | ACK)));
-    // The ring changed meanwhile: everybody else is in it. A forged FIN and SYN must not move the connection.
-    let others: Vec<_> =
-        (1..=3u32).filter(|id| *id != backend).map(|id| (id, V4.backends[id as usize - 1], 1)).collect();
-    gateway.pool(1, KEY, &others);
-    let (second, again) = forwarded(&gateway, &syn(&V4));
-    assert_eq!((second.source, again), (first.source, backend));
-    assert_eq!(gateway.misses(Miss::Reopened), 1);
-    assert_eq!(gateway.maps().vip_stats.sum(1).unwrap().flows, 2);
-    let (reply, expected) = answer(&second, backend, L4::Tcp(SYN | ACK));
-    assert_eq!(gateway.receive(&reply.build()).bytes, expected(&V4));
-
-    // Once its backend drains, the next connection goes where the ring says.
-    forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(RST)));
-    let drains =
-        Backend { state: BackendState::Draining.code() as u8, ..gateway.maps().backends.get(backend).unwrap() };
-    gateway.maps().backends.set(backend, &drains).unwrap();
-    let (_, moved) = forwarded(&gateway, &syn(&V4));
-    assert_ne!(moved, backend);
 }
 
 #[test]
@@ -568,26 +421,24 @@ fn an_idle_flow_expires_by_its_state() {
         for (idle, lives) in [(timeout - 2, true), (timeout + 1, false)] {
             let gateway = Gateway::new();
             serve(&gateway, &V4, true);
-            let (seen, backend) = forwarded(&gateway, &syn(&V4));
-            let (reply, _) = answer(&seen, backend, L4::Tcp(ACK));
+            let mut tcp = Connection::begin(&gateway, client, vip, CLIENT_ISN, BACKEND_ISN);
             if state != "opening" {
-                forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(ACK)));
-                assert_eq!(gateway.receive(&reply.build()).verdict, Verdict::Tx);
+                tcp.reply(SYN | ACK, b"");
+                tcp.send(ACK, b"");
             }
             if state == "closing" {
-                forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Tcp(FIN)));
-                let (fin, _) = answer(&seen, backend, L4::Tcp(FIN | ACK));
-                assert_eq!(gateway.receive(&fin.build()).verdict, Verdict::Tx);
+                tcp.send(FIN | ACK, b"");
+                tcp.reply(FIN | ACK, b"");
             }
             gateway.age(client, vip, PROTO_TCP, idle);
-            gateway.age(seen.destination, seen.source, PROTO_TCP, idle);
-            let ack = Frame::new(V4.client, V4.vip, L4::Tcp(ACK)).payload(b"");
+            gateway.age(tcp.seen.destination, tcp.seen.source, PROTO_TCP, idle);
             if lives {
-                forwarded(&gateway, &ack);
-                assert_eq!(gateway.receive(&reply.build()).verdict, Verdict::Tx);
+                tcp.reply(if state == "opening" { SYN | ACK } else { ACK }, b"");
+                tcp.send(ACK, b"");
             } else {
-                drops_for(&gateway, &ack.build(), Reason::NoFlow, &format!("{state}, {idle} s"));
-                drops_for(&gateway, &reply.build(), Reason::StaleReply, &format!("{state}, {idle} s"));
+                let (ack, reply) = (tcp.frame(ACK, b"").build(), tcp.reply_frame(ACK, b"").build());
+                drops_for(&gateway, &ack, Reason::NoFlow, &format!("{state}, {idle} s"));
+                drops_for(&gateway, &reply, Reason::StaleReply, &format!("{state}, {idle} s"));
             }
             assert_eq!(gateway.misses(Miss::Expired), if lives { 0 } else { 2 }, "{state}, {idle} s");
         }
@@ -602,13 +453,14 @@ fn a_flow_lives_as_long_as_either_half_does() {
     let gateway = Gateway::new();
     serve(&gateway, &V4, true);
     let (seen, backend) = forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Udp));
+    let (reply, _) = answer(&seen, backend, L4::Udp);
+    assert_eq!(gateway.receive(&reply.build()).verdict, Verdict::Tx);
     // the server streams, the client is silent for an hour, then speaks
     gateway.age(at(V4.client), at(V4.vip), PROTO_UDP, 3600);
     let (again, same) = forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Udp));
     assert_eq!((again.source, same), (seen.source, backend));
     // and the other way round
     gateway.age(seen.destination, seen.source, PROTO_UDP, 3600);
-    let (reply, _) = answer(&seen, backend, L4::Udp);
     assert_eq!(gateway.receive(&reply.build()).verdict, Verdict::Tx);
     assert_eq!(gateway.misses(Miss::Expired), 0);
 }
@@ -623,24 +475,27 @@ fn halves_rebuild_each_other() {
             let gateway = Gateway::new();
             serve(&gateway, family, snat);
             let (client, vip) = (at(family.client), at(family.vip));
-            let (seen, backend) = forwarded(&gateway, &syn(family));
-            let (reply, expected) = answer(&seen, backend, L4::Tcp(ACK));
+            let mut tcp = Connection::open(&gateway, family);
+            let (from, to) = (tcp.seen.destination, tcp.seen.source);
             let key = |a, b| FlowKey::new(a, b, PROTO_TCP);
 
             // The reverse half is evicted; the client's next packet, a second later, writes it anew.
-            assert!(gateway.maps().flows.delete(&key(seen.destination, seen.source)).unwrap());
+            assert!(gateway.maps().flows.delete(&key(from, to)).unwrap());
             gateway.age(client, vip, PROTO_TCP, 2);
-            let (again, _) = forwarded(&gateway, &Frame::new(family.client, family.vip, L4::Tcp(ACK)));
-            assert_eq!(again.source, seen.source);
-            assert_eq!(gateway.receive(&reply.build()).bytes, expected(family));
+            tcp.send(ACK, b"request");
+            tcp.reply(ACK, b"answer");
 
             // The forward half is evicted; the backend's next packet writes it anew.
             assert!(gateway.maps().flows.delete(&key(client, vip)).unwrap());
-            gateway.age(seen.destination, seen.source, PROTO_TCP, 2);
-            assert_eq!(gateway.receive(&reply.build()).verdict, Verdict::Tx);
-            let (again, same) = forwarded(&gateway, &Frame::new(family.client, family.vip, L4::Tcp(ACK)));
-            assert_eq!((again.source, same), (seen.source, backend));
+            gateway.age(from, to, PROTO_TCP, 2);
+            tcp.reply(ACK, b"more of it");
+            tcp.send(ACK, b"request");
             assert_eq!(gateway.maps().vip_stats.sum(1).unwrap().flows, 1);
+
+            // What was written anew knows the numbers: a FIN in either direction is in window.
+            tcp.send(FIN | ACK, b"");
+            tcp.reply(FIN | ACK, b"");
+            assert_eq!(tcp.states(), (FlowState::Closing.code(), FlowState::Closing.code()));
         }
     }
 }
@@ -652,16 +507,31 @@ fn replies_follow_the_client_to_another_router() {
     }
     let gateway = Gateway::new();
     serve(&gateway, &V4, true);
-    let (seen, backend) = forwarded(&gateway, &syn(&V4));
+    let mut tcp = Connection::open(&gateway, &V4);
     let router = MacAddr(0x02, 0, 0, 0, 0, 0xdd);
-    let moved = Frame::new(V4.client, V4.vip, L4::Tcp(ACK)).macs(router, GATEWAY_MAC);
-    forwarded(&gateway, &moved);
-    let (reply, _) = answer(&seen, backend, L4::Tcp(ACK));
-    let to = |mac| reply.rewritten(at(V4.vip), at(V4.client), GATEWAY_MAC, mac).build();
-    assert_eq!(gateway.receive(&reply.build()).bytes, to(CLIENT_MAC), "within the second the old one stands");
+    tcp.sends(&tcp.frame(ACK, b"").macs(router, GATEWAY_MAC));
+    tcp.reply(ACK, b"within the second the old one stands");
     gateway.age(at(V4.client), at(V4.vip), PROTO_TCP, 2);
-    forwarded(&gateway, &moved);
-    assert_eq!(gateway.receive(&reply.build()).bytes, to(router));
+    tcp.sends(&tcp.frame(ACK, b"").macs(router, GATEWAY_MAC));
+    let reply = tcp.reply_frame(ACK, b"");
+    let expected = reply.rewritten(at(V4.vip), at(V4.client), GATEWAY_MAC, router).build();
+    assert_eq!(gateway.receive(&reply.build()).bytes, expected);
+}
+
+#[test]
+fn the_handshake_may_end_through_another_router_than_it_began() {
+    if !require("xdp") {
+        return;
+    }
+    let gateway = Gateway::new();
+    serve(&gateway, &V4, true);
+    let mut tcp = Connection::begin(&gateway, at(V4.client), at(V4.vip), CLIENT_ISN, BACKEND_ISN);
+    tcp.reply(SYN | ACK, b"");
+    let router = MacAddr(0x02, 0, 0, 0, 0, 0xdd);
+    tcp.sends(&tcp.frame(ACK, b"").macs(router, GATEWAY_MAC));
+    let reply = tcp.reply_frame(ACK, b"data");
+    let expected = reply.rewritten(at(V4.vip), at(V4.client), GATEWAY_MAC, router).build();
+    assert_eq!(gateway.receive(&reply.build()).bytes, expected);
 }
 
 #[test]
@@ -696,7 +566,7 @@ fn a_port_has_one_flow_and_a_full_range_refuses() {
     let refused_client = (1..=100).map(client).find(|c| {
         let none = gateway.flow(*c, at(V4.vip), PROTO_TCP).is_none();
         let key = FlowKey::new(*c, at(V4.vip), PROTO_TCP).to_bytes();
-        let picked = maglev::Table::new(KEY, &V4.backends.map(|name| (name, 1))).pick(hash::flow(KEY, &key), |_| true);
+        let picked = maglev::ring(KEY, &V4.backends.map(|name| (name, 1))).pick(hash::flow(KEY, &key), |_| true);
         none && at(V4.backends[picked.unwrap()]) == destination
     });
     let newcomer = Frame::between(refused_client.unwrap(), at(V4.vip), L4::Tcp(SYN));
@@ -705,15 +575,10 @@ fn a_port_has_one_flow_and_a_full_range_refuses() {
     gateway.age(owner, at(V4.vip), PROTO_TCP, 71);
     let (seen, _) = forwarded(&gateway, &newcomer);
     assert_eq!((seen.source, seen.destination), (source, destination));
-    drops_for(
-        &gateway,
-        &Frame::between(owner, at(V4.vip), L4::Tcp(ACK)).build(),
-        Reason::NoFlow,
-        "the flow whose port went to another",
-    );
-    assert_eq!(gateway.misses(Miss::Taken), 1);
+    let late = Frame::between(owner, at(V4.vip), L4::Tcp(ACK)).build();
+    drops_for(&gateway, &late, Reason::NoFlow, "the flow whose port went to another");
     assert!(
-        gateway.maps().flows.entries().unwrap().iter().all(|(key, _)| key.pad == [0; 3]),
+        gateway.maps().opening.entries().unwrap().iter().all(|(key, _)| key.pad == [0; 3]),
         "no claim is left behind"
     );
 }
@@ -867,5 +732,17 @@ fn drops_are_told_at_a_bounded_rate() {
         assert_eq!(Reason::from_code(event.code), Some(Reason::NoFlow));
         assert_eq!((event.vip, event.length), (1, frame.len() as u32 - 14));
         assert_eq!(event.key, FlowKey::new(at(V4.client), at(V4.vip), PROTO_TCP));
+    }
+}
+
+#[test]
+fn the_verifier_has_room_left_for_every_program() {
+    if !require("xdp") {
+        return;
+    }
+    // It gives up at a million. Other versions walk other paths: a factor of two is what they were seen to differ by.
+    for (name, walked) in Gateway::new().verified() {
+        println!("{name}: the verifier walked {walked} instructions");
+        assert!(walked < 500_000, "{name}: {walked}");
     }
 }

@@ -233,3 +233,28 @@ fn a_backend_without_a_next_hop_waits_outside_the_ring() {
         }
     });
 }
+
+#[test]
+fn another_flow_capacity_keeps_every_flow() {
+    if !can_run() {
+        return;
+    }
+    let topology = Topology::new(Arms::Two, 2);
+    let _echoes = start_echoes(&topology);
+    let service = Service::of(&[0, 1]).toml(&topology);
+    let mut gateway = Gateway::start(&topology, &service);
+    let mut established = Established::open(&topology, 100);
+    let capacity = || maps(&topology).expect("pinned maps").flows.capacity();
+    assert_eq!(capacity(), 2 * 65536);
+
+    gateway.reload(&service.replace("flows = 65536", "flows = 131072"));
+    assert_eq!(capacity(), 2 * 131_072, "a reload makes it larger");
+    established.check("after growing");
+
+    gateway.end(Signal::SIGTERM);
+    let _smaller = Gateway::start(&topology, &service.replace("flows = 65536", "flows = 32768"));
+    assert_eq!(capacity(), 2 * 32768, "a restart makes it smaller");
+    established.check("after shrinking");
+    let drops = maps(&topology).expect("pinned maps").drops.sum(eg_abi::Drop::NoFlow.code()).expect("the drops");
+    assert_eq!(drops.packets, 0, "no packet met a table without its flow");
+}

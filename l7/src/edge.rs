@@ -10,8 +10,8 @@ use crate::listen::{Endpoint, Place, Retired};
 use crate::observe::Counters;
 use crate::snapshot::Snapshot;
 use crate::steering::{Steering, Transport};
-use crate::worker::Worker;
 use crate::worker::run::{self, Command};
+use crate::worker::{Budget, Worker};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,6 +26,17 @@ pub struct Options {
     pub workers: usize,
     /// Whether each worker stays on one core.
     pub pin_cores: bool,
+    /// Client connections of all workers and protocols together. When there are as many, accepting pauses.
+    pub connections: usize,
+    /// Connections to backends of all workers together. When there are as many and none is idle, requests get 503.
+    pub upstream_connections: usize,
+}
+
+impl Default for Options {
+    /// One worker per core, not pinned, no limits.
+    fn default() -> Options {
+        Options { workers: 0, pin_cores: false, connections: usize::MAX, upstream_connections: usize::MAX }
+    }
 }
 
 /// The running layer 7 side. Dropping it without [`Edge::drain`] cuts every connection.
@@ -66,12 +77,15 @@ impl Edge {
         let workers = if options.workers == 0 { cores } else { options.workers };
         let mut edge = Edge { workers: Vec::new(), counters: Vec::new(), steering, places: Mutex::default() };
         let bound = edge.bind(&snapshot, workers, &[])?;
+        let clients = Budget::new(options.connections, workers);
+        let upstream = Budget::new(options.upstream_connections, workers);
         for index in 0..workers {
             let counters = Arc::new(Counters::default());
             let core = options.pin_cores.then_some(index % cores);
             let gauge = edge.steering.as_ref().map(|steering| steering.live(index));
             edge.counters.push(Arc::clone(&counters));
             let snapshot = Arc::clone(&snapshot);
+            let (clients, upstream) = (Arc::clone(&clients), Arc::clone(&upstream));
             let (commands, receiver) = mpsc::unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map(drop);
             let body = move || {
@@ -84,7 +98,8 @@ impl Edge {
                     .build_local(LocalOptions::default());
                 match runtime {
                     Ok(runtime) => runtime.block_on(async move {
-                        run::run(Worker::new(index, counters, gauge, snapshot), receiver).await;
+                        let worker = Worker::new(index, counters, gauge, snapshot, [&clients, &upstream]);
+                        run::run(worker, receiver).await;
                     }),
                     Err(error) => tracing::error!(worker = index, %error, "cannot start a worker's runtime"),
                 }

@@ -48,6 +48,51 @@ impl std::error::Error for EdgeError {
     }
 }
 
+/// How a backend failed; the metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It refused the connection, or cannot be reached.
+    Connect,
+    /// It did not take the connection in time.
+    ConnectTimeout,
+    /// It ended the connection before its answer was complete.
+    Closed,
+    /// It reset the connection before its answer was complete.
+    Reset,
+    /// Its answer is no HTTP/1.1, or larger than allowed.
+    Malformed,
+    /// Its answer, or the rest of it, did not come in time.
+    Timeout,
+    /// Not its fault: there was no place left for another connection to backends.
+    Limit,
+}
+
+impl Cause {
+    /// Every cause, in the order of their numbers.
+    pub const ALL: [Cause; 7] = [
+        Cause::Connect,
+        Cause::ConnectTimeout,
+        Cause::Closed,
+        Cause::Reset,
+        Cause::Malformed,
+        Cause::Timeout,
+        Cause::Limit,
+    ];
+
+    /// The metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Cause::Connect => "connect",
+            Cause::ConnectTimeout => "connect_timeout",
+            Cause::Closed => "closed",
+            Cause::Reset => "reset",
+            Cause::Malformed => "malformed",
+            Cause::Timeout => "timeout",
+            Cause::Limit => "limit",
+        }
+    }
+}
+
 /// Why a request is answered by us and not by a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -69,6 +114,8 @@ pub enum Refusal {
     NoBackend,
     /// The backend was too slow.
     BackendTimeout,
+    /// We have as many connections to backends as we may.
+    Overloaded,
 }
 
 impl Refusal {
@@ -82,7 +129,7 @@ impl Refusal {
             Refusal::Expectation => 417,
             Refusal::HeadTooLarge => 431,
             Refusal::BadGateway => 502,
-            Refusal::NoBackend => 503,
+            Refusal::NoBackend | Refusal::Overloaded => 503,
             Refusal::BackendTimeout => 504,
         }
     }
@@ -97,7 +144,7 @@ impl Refusal {
             Refusal::Expectation => "417 expectation failed\n",
             Refusal::HeadTooLarge => "431 request header fields too large\n",
             Refusal::BadGateway => "502 bad gateway\n",
-            Refusal::NoBackend => "503 service unavailable\n",
+            Refusal::NoBackend | Refusal::Overloaded => "503 service unavailable\n",
             Refusal::BackendTimeout => "504 gateway timeout\n",
         }
     }

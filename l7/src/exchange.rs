@@ -12,7 +12,7 @@ pub(crate) mod refuse;
 
 use crate::back::h1::H1;
 use crate::back::pool::Server;
-use crate::error::Refusal;
+use crate::error::{Cause, Refusal};
 use crate::h1::Bounds;
 use crate::head::Head;
 use crate::observe::Protocol;
@@ -104,13 +104,14 @@ async fn attempt(worker: &Rc<Worker>, request: &Request, front: &mut impl Front,
     let mut tried_another = false;
     loop {
         let again = reused.is_some();
-        let io = match reused.take() {
-            Some(io) => {
+        let connected = match reused.take() {
+            Some(connected) => {
                 worker.counters.upstream_reuses.add(1);
-                io
+                connected
             }
-            None => match dial::dial(worker, server, limits, front, watch).await {
-                Ok(io) => io,
+            None => match dial::dial(worker, choice, server, limits, front, watch).await {
+                Ok(connected) => connected,
+                Err(dial::Failed::Limit) => return Attempt::Refused(Refusal::Overloaded),
                 Err(dial::Failed::Cancelled(why)) => return Attempt::Broken(why),
                 Err(dial::Failed::Connect) => {
                     // Nothing of the request has left: another backend may have it, but only one more, so that a dead pool
@@ -125,9 +126,10 @@ async fn attempt(worker: &Rc<Worker>, request: &Request, front: &mut impl Front,
                 }
             },
         };
-        let mut back = H1::begin(worker, io, &request.head, request.end, bounds);
+        let mut back = H1::begin(worker, connected, &request.head, request.end, bounds);
         let mut pump = Pump::new(request, watch);
         let ended = poll_fn(|cx| pump.poll(cx, front, &mut back)).await;
+        let replay = again && !back.answered() && replayable(request);
         match ended {
             Ended::Complete => {
                 let done = pump.request_done();
@@ -136,14 +138,22 @@ async fn attempt(worker: &Rc<Worker>, request: &Request, front: &mut impl Front,
             }
             // The backend closed a connection that had been idle, just as we wrote to it: RFC 9112 section 9.3.1 lets us
             // repeat a request that is idempotent and whose body we still have, which is to say that it has none.
-            Ended::Refused(Refusal::BadGateway) if again && !back.answered() && replayable(request) => {
+            Ended::Refused(Refusal::BadGateway) if replay => {
                 worker.counters.upstream_replays.add(1);
             }
             Ended::Refused(refusal) => {
+                let late = (refusal == Refusal::BackendTimeout).then_some(Cause::Timeout);
+                if let Some(cause) = back.fault().or(late) {
+                    choice.failed(worker, server, cause, None);
+                }
                 back.abort(Abort::Cancelled);
                 return Attempt::Refused(refusal);
             }
             Ended::Broken(why) => {
+                let late = (why == Abort::Timeout && pump.waits_for_backend()).then_some(Cause::Timeout);
+                if let Some(cause) = back.fault().or(late) {
+                    choice.failed(worker, server, cause, None);
+                }
                 back.abort(why);
                 return Attempt::Broken(why);
             }
@@ -151,9 +161,13 @@ async fn attempt(worker: &Rc<Worker>, request: &Request, front: &mut impl Front,
     }
 }
 
+/// Connections to backends are kept while at least one in this many places is free.
+const KEEP: usize = 4;
+
 fn finish(worker: &Worker, server: &Server, back: H1, limits: &Limits) {
-    if let Some(io) = back.into_idle() {
-        server.keep(io, worker.now(), limits.upstream_idle);
+    // A kept connection must not be what another request has no place for.
+    if let Some(connected) = back.into_idle().filter(|_| !worker.upstream.is_scarce(KEEP)) {
+        server.keep(connected, worker.now(), limits.upstream_idle);
     }
 }
 

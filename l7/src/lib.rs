@@ -12,6 +12,7 @@
 )]
 
 mod back;
+mod date;
 pub mod edge;
 pub mod error;
 pub mod exchange;
@@ -22,6 +23,7 @@ pub mod head;
 mod io;
 pub mod listen;
 pub mod observe;
+pub mod path;
 pub(crate) mod quic;
 pub mod snapshot;
 pub mod steering;

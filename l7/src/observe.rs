@@ -3,6 +3,7 @@
 //! sums over workers: so every update is a plain relaxed load and store, and the request path takes no lock and looks up
 //! no label.
 
+use crate::error::Cause;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -59,6 +60,8 @@ pub struct Counters {
     pub upstream_connects: Count,
     /// Attempts to connect that failed or timed out.
     pub upstream_connect_failures: Count,
+    /// Times that a backend failed, in the order of [`Cause::ALL`].
+    pub(crate) upstream_failures: [Count; Cause::ALL.len()],
     /// Requests sent on a backend's connection that had served another before.
     pub upstream_reuses: Count,
     /// Requests sent a second time because the reused connection died before answering.
@@ -67,7 +70,7 @@ pub struct Counters {
     pub shutdown_aborted_connections: Count,
     /// Panics that were caught; each ended one connection.
     pub panics: Count,
-    /// Times that accepting paused because the process had no descriptor left.
+    /// Times that accepting paused because there were as many connections as there may be, or no descriptor left.
     pub accept_pauses: Count,
     /// What its UDP sockets did for HTTP/3.
     pub quic: QuicCounters,
@@ -77,6 +80,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Times that a backend failed for that cause.
+    pub fn upstream_failures(&self, cause: Cause) -> u64 {
+        self.upstream_failures.get(cause as usize).map_or(0, Count::get)
+    }
+
     /// The counters of every listener that this worker has served.
     pub fn listeners(&self) -> Vec<Arc<ListenerCounters>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -117,7 +125,7 @@ pub struct QuicCounters {
     pub send_failures: Count,
     /// Clients that spoke another version and were told which ones we speak.
     pub version_negotiations: Count,
-    /// Clients that came during a drain and were turned away.
+    /// Clients that came during a drain, or when there were as many connections as there may be, and were turned away.
     pub refused: Count,
     /// Datagrams dropped: for an address that is not the listener's.
     pub foreign_destination: Count,
@@ -134,8 +142,8 @@ const STATUSES: usize = 500;
 pub struct ListenerCounters {
     /// The listener's name.
     pub name: Arc<str>,
-    /// By protocol, what its connections did.
-    pub connections: [ConnectionCounters; 3],
+    /// By protocol, what its connections did; the last are those that have not said yet what they speak.
+    connections: [ConnectionCounters; 4],
     /// Bytes of request bodies taken from clients.
     pub received_body_bytes: Count,
     /// Bytes of response bodies handed to clients.
@@ -152,7 +160,7 @@ pub struct ListenerCounters {
 /// Connections of one protocol.
 #[derive(Debug, Default)]
 pub struct ConnectionCounters {
-    /// How many were accepted and spoke this protocol.
+    /// How many were accepted and spoke this protocol, or ended before they spoke any.
     pub accepted: Count,
     /// How many are open now.
     pub active: Count,
@@ -172,13 +180,14 @@ impl ListenerCounters {
         }
     }
 
-    /// Connections of that protocol.
-    pub fn connections(&self, protocol: Protocol) -> &ConnectionCounters {
-        let [h1, h2, h3] = &self.connections;
+    /// Connections of that protocol; with `None` those that have not said yet what they speak.
+    pub fn connections(&self, protocol: Option<Protocol>) -> &ConnectionCounters {
+        let [h1, h2, h3, none] = &self.connections;
         match protocol {
-            Protocol::H1 => h1,
-            Protocol::H2 => h2,
-            Protocol::H3 => h3,
+            Some(Protocol::H1) => h1,
+            Some(Protocol::H2) => h2,
+            Some(Protocol::H3) => h3,
+            None => none,
         }
     }
 

@@ -5,8 +5,7 @@
 //! Nothing here opens a socket or holds state that changes.
 
 use crate::tls::ServerTls;
-use eg_balance::hash;
-use eg_balance::maglev::Table;
+use eg_balance::{Ring, hash, maglev};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,31 +105,31 @@ pub struct Pool {
     /// Who can be picked.
     pub backends: Vec<Arc<Backend>>,
     /// For Maglev: which backend owns which slot, and the key of the hash.
-    table: Option<(Table, [u64; 2])>,
+    ring: Option<(Ring, [u64; 2])>,
 }
 
 impl Pool {
-    /// Builds what picking needs; a Maglev table takes a few milliseconds.
+    /// Builds what picking needs; a Maglev ring takes a few milliseconds.
     pub fn new(name: Arc<str>, algorithm: Algorithm, backends: Vec<Arc<Backend>>) -> Pool {
-        let table = match &algorithm {
+        let ring = match &algorithm {
             Algorithm::RoundRobin => None,
             Algorithm::Maglev { seed } => {
                 let key = hash::pool_key(*seed, &name);
                 let weights: Vec<(&str, u32)> = backends.iter().map(|b| (&*b.name, b.weight)).collect();
-                Some((Table::new(key, &weights), key))
+                Some((maglev::ring(key, &weights), key))
             }
         };
-        Pool { name, algorithm, backends, table }
+        Pool { name, algorithm, backends, ring }
     }
 
     /// The backend that serves a client's address, as long as it `takes` requests; the next one if not.
     pub(crate) fn maglev(&self, client: IpAddr, takes: impl Fn(usize) -> bool) -> Option<usize> {
-        let (table, key) = self.table.as_ref()?;
+        let (ring, key) = self.ring.as_ref()?;
         let address = match client {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
-        table.pick_any(hash::bytes_of(*key, &address.octets()), takes)
+        ring.pick_any(hash::bytes_of(*key, &address.octets()), takes)
     }
 }
 

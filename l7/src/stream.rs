@@ -33,6 +33,8 @@ pub enum Abort {
     Malformed,
     /// A complete response was sent before the request had ended; the rest of it is not wanted.
     Early,
+    /// The client ended its side before its request was complete.
+    Incomplete,
     /// Not processed at all: safe to try again.
     Refused,
     /// A deadline passed.
@@ -47,7 +49,7 @@ impl Abort {
         match self {
             Abort::Cancelled | Abort::Timeout => h2::Reason::CANCEL,
             Abort::Truncated | Abort::Internal => h2::Reason::INTERNAL_ERROR,
-            Abort::Malformed => h2::Reason::PROTOCOL_ERROR,
+            Abort::Malformed | Abort::Incomplete => h2::Reason::PROTOCOL_ERROR,
             Abort::Early => h2::Reason::NO_ERROR,
             Abort::Refused => h2::Reason::REFUSED_STREAM,
         }
@@ -60,6 +62,7 @@ impl Abort {
             Abort::Truncated | Abort::Internal => 0x102, // H3_INTERNAL_ERROR
             Abort::Refused => 0x10b,                     // H3_REQUEST_REJECTED
             Abort::Cancelled | Abort::Timeout => 0x10c,  // H3_REQUEST_CANCELLED
+            Abort::Incomplete => 0x10d,                  // H3_REQUEST_INCOMPLETE
             Abort::Malformed => 0x10e,                   // H3_MESSAGE_ERROR
         }
     }

@@ -7,11 +7,15 @@
 
 mod buffers;
 mod isolate;
+mod lease;
 pub(crate) mod run;
+mod seldom;
 mod view;
 mod watch;
 
 pub use isolate::{Panicked, isolate};
+pub(crate) use lease::{Budget, Purse, Slot};
+pub(crate) use seldom::Seldom;
 pub use view::{Binding, Live, View};
 pub use watch::Watch;
 
@@ -36,6 +40,12 @@ pub struct Worker {
     pub counters: Arc<Counters>,
     pub(crate) gauge: Option<Arc<dyn LiveGauge>>,
     pub(crate) buffers: Buffers,
+    /// Client connections that may still be taken.
+    pub(crate) clients: Rc<Purse>,
+    /// Connections to backends that may still be made.
+    pub(crate) upstream: Rc<Purse>,
+    /// That accepting pauses.
+    pub(crate) paused: Seldom,
     servers: RefCell<HashMap<SocketAddr, Rc<Server>>>,
     snapshot: RefCell<Arc<Snapshot>>,
     bindings: RefCell<Vec<Rc<Binding>>>,
@@ -60,18 +70,25 @@ pub enum Phase {
 /// How often idle connections to backends are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Idle connections to backends are given up while less than one in this many places is free.
+const SCARCE: usize = 8;
+
 impl Worker {
     pub(crate) fn new(
         index: usize,
         counters: Arc<Counters>,
         gauge: Option<Arc<dyn LiveGauge>>,
         snapshot: Arc<Snapshot>,
+        [clients, upstream]: [&Arc<Budget>; 2],
     ) -> Rc<Worker> {
         Rc::new(Worker {
             index,
             counters,
             gauge,
             buffers: Buffers::default(),
+            clients: Purse::new(clients),
+            upstream: Purse::new(upstream),
+            paused: Seldom::default(),
             servers: RefCell::default(),
             swept: Cell::new(Instant::now()),
             snapshot: RefCell::new(snapshot),
@@ -91,6 +108,14 @@ impl Worker {
     /// The time, at most one tick (50 ms) old: good enough for deadlines, and free.
     pub fn now(&self) -> Instant {
         self.now.get()
+    }
+
+    /// A place for a connection to a backend; an idle one makes room for it where it must.
+    pub(crate) fn upstream_slot(&self) -> Option<Slot> {
+        if !self.upstream.has_one() {
+            let _ = self.servers.borrow().values().any(|server| server.shed());
+        }
+        self.upstream.take()
     }
 
     /// Client connections that are open, of any protocol.
@@ -123,6 +148,10 @@ impl Worker {
         let now = Instant::now();
         self.now.set(now);
         self.watches.borrow_mut().wake_expired(now);
+        if self.upstream.is_scarce(SCARCE) {
+            // What this worker keeps idle, another may need.
+            self.servers.borrow().values().for_each(|server| server.sweep(now, Duration::ZERO));
+        }
         if now.saturating_duration_since(self.swept.get()) >= SWEEP {
             self.swept.set(now);
             let most = self.snapshot.borrow().limits.upstream_keep_alive;

@@ -360,7 +360,7 @@ fn a_start_that_fails_leaves_nothing_bound() {
     let mut listener = std::sync::Arc::into_inner(wanted.listeners.remove(0)).unwrap();
     listener.addresses = vec![free, taken.local_addr().unwrap()];
     wanted.listeners = vec![std::sync::Arc::new(listener)];
-    let options = eg_l7::Options { workers: 2, pin_cores: false };
+    let options = eg_l7::Options { workers: 2, ..eg_l7::Options::default() };
     let error = eg_l7::Edge::start(std::sync::Arc::new(wanted), options, None).err().unwrap();
     let text = format!("listener \"web\": cannot bind {}/tcp", taken.local_addr().unwrap());
     assert_eq!(error.to_string(), text);

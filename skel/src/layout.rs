@@ -29,10 +29,13 @@ same_layout! {
     abi::VipKey == xdp::eg_vip_key { addr, port, proto, pad }
     abi::Vip == xdp::eg_vip { addr, port, proto, forward, epoch, pool, flags, gue_port, pad }
     abi::Backend == xdp::eg_backend {
-        addr, source, port, state, flags, generation, ifindex, dmac, smac, mtu, weight
+        addr, source, port, state, flags, generation, ifindex, dmac, smac, mtu, weight, price
     }
-    abi::Load == xdp::eg_load { flows, outstanding, latency, at }
-    abi::Pool == xdp::eg_pool { hash_key, backends, period, algorithm, on_down, prefix4, prefix6, pad }
+    abi::Latency == xdp::eg_latency { value, seen }
+    abi::Load == xdp::eg_load { flows, outstanding, latency }
+    abi::Pool == xdp::eg_pool { hash_key, backends, period, algorithm, prefix4, prefix6, pad, affinity_s }
+    abi::AffinityKey == xdp::eg_affinity_key { addr, pool }
+    abi::Affinity == xdp::eg_affinity { backend, generation, seen }
     abi::Slot == xdp::eg_slot { primary, alternate }
     abi::FlowKey == xdp::eg_flow_key { saddr, daddr, sport, dport, proto, pad }
     abi::Flow == xdp::eg_flow {
@@ -44,6 +47,10 @@ same_layout! {
     abi::Held == xdp::eg_held { key, ifindex, length }
     abi::Stats == xdp::eg_stats { packets, bytes, reply_packets, reply_bytes, flows, drops }
     abi::Count == xdp::eg_count { packets, bytes }
+    abi::Prefix == xdp::eg_prefix { len, addr }
+    abi::Bucket == xdp::eg_bucket { step, window }
+    abi::Guards == xdp::eg_guards { mask4, mask6, packets, flows, udp, amplification, pad }
+    abi::Source == xdp::eg_source { packets, flows, udp, debt, forgiven, pad }
     abi::Event == xdp::eg_event { key, kind, code, vip, backend, ifindex, length }
     abi::Meta == xdp::eg_meta { abi, workers, generation, alive }
     abi::Conf == xdp::eg_conf { flags, pad, outer4, outer6, outer4_bits, outer6_bits }
@@ -58,14 +65,15 @@ mod tests {
 
     const HEADER: &str = include_str!("../../bpf/abi.h");
 
-    /// `#define NAME value` or `NAME = value,` in the header.
+    /// `#define NAME value`, `#define NAME (value << bits)` or `NAME = value,` in the header.
     fn header_value(name: &str) -> Option<u32> {
         HEADER.lines().find_map(|line| {
             let mut words = line.split([' ', '\t', ',', '=', '(', ')']).filter(|word| !word.is_empty());
             let first = words.next()?;
             let word = if first == "#define" { words.next()? } else { first };
-            let value = words.next()?.trim_end_matches('u');
-            (word == name).then(|| value.parse().ok()).flatten()
+            let value: Option<u32> = words.next()?.trim_end_matches('u').parse().ok();
+            let shift = if words.next() == Some("<<") { words.next()?.parse().ok()? } else { 0u32 };
+            (word == name).then(|| value.map(|value| value << shift)).flatten()
         })
     }
 
@@ -85,13 +93,34 @@ mod tests {
             ("EG_FRAG_TIMEOUT_MS", abi::FRAG_TIMEOUT_MS),
             ("EG_FRAG_PORTS", u32::from(abi::FRAG_PORTS)),
             ("EG_FRAG_DONE", u32::from(abi::FRAG_DONE)),
+            ("EG_VIP_REPICK", abi::VIP_REPICK),
+            ("EG_VIP_RESET", abi::VIP_RESET),
+            ("EG_ADDR_PASS", abi::ADDR_PASS),
+            ("EG_ADDR_RESET", abi::ADDR_RESET),
             ("EG_ADDR_VIP", abi::ADDR_VIP),
             ("EG_ADDR_SOURCE", abi::ADDR_SOURCE),
             ("EG_BACKEND_ON_LINK", u32::from(abi::BACKEND_ON_LINK)),
             ("EG_CONF_RETURN_PATH", abi::CONF_RETURN_PATH),
+            ("EG_GUARD_TICK_SHIFT", abi::GUARD_TICK_SHIFT),
             ("EG_FLOW_CLAIM", u32::from(abi::FLOW_CLAIM)),
         ] {
             assert_eq!(header_value(name), Some(ours), "{name}");
+        }
+    }
+
+    /// `#define NAME (1u << bit)` in the header.
+    #[test]
+    fn flags_are_the_headers() {
+        for (name, ours) in [
+            ("EG_VIP_GUARD_PREFIX", abi::VIP_GUARD_PREFIX),
+            ("EG_VIP_GUARD_PACKETS", abi::VIP_GUARD_PACKETS),
+            ("EG_VIP_GUARD_FLOWS", abi::VIP_GUARD_FLOWS),
+            ("EG_VIP_GUARD_UDP", abi::VIP_GUARD_UDP),
+            ("EG_VIP_GUARD_AMPLIFY", abi::VIP_GUARD_AMPLIFY),
+        ] {
+            let line = HEADER.lines().find(|line| line.split_whitespace().nth(1) == Some(name));
+            let bit = line.and_then(|line| line.split("(1u << ").nth(1)?.split(')').next()?.parse::<u32>().ok());
+            assert_eq!(bit.map(|bit| 1 << bit), Some(ours), "{name}");
         }
     }
 
@@ -119,10 +148,10 @@ mod tests {
         same_codes("EG_VERDICT", Some("EG_VERDICTS"), &codes!(Verdict));
         same_codes("EG_FORWARD", Some("EG_FORWARDS"), &codes!(Forward));
         same_codes("EG_ALGORITHM", Some("EG_ALGORITHMS"), &codes!(Algorithm));
-        same_codes("EG_ON_DOWN", None, &codes!(OnDown));
         same_codes("EG_BACKEND", None, &codes!(BackendState));
         same_codes("EG_FLOW", None, &codes!(FlowDir));
         same_codes("EG_FLOW", None, &codes!(FlowState));
         same_codes("EG_EVENT", None, &codes!(EventKind));
+        same_codes("EG_PREFIX", None, &codes!(PrefixVerdict));
     }
 }

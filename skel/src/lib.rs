@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The BPF objects and the maps they share, as Rust sees them.
 //!
-//! [`xdp_ingress`] and [`sock_lookup`] are the generated skeletons (open, load, attach). [`share`] makes several objects
+//! [`xdp_ingress`], [`tc_ingress`], [`sock_lookup`] and [`tc_backend`] are the generated skeletons (open, load, attach). [`share`] makes several objects
 //! use one set of pinned maps. [`Maps`] is those maps opened from their pins, each behind a small typed wrapper. Who
 //! decides what to load, where to attach and what to write is `userspace/datapath`; `egctl` and the tests only read and
 //! write maps. Nothing here keeps state of its own.
@@ -13,11 +13,13 @@
 
 pub mod features;
 mod layout;
+mod layout_backend;
+pub mod loaded;
 pub mod maps;
 pub mod share;
 
 pub use eg_abi as abi;
-pub use maps::{MapError, Maps};
+pub use maps::{BackendMaps, MapError, Maps};
 
 /// The skeleton of `bpf/xdp/ingress.bpf.c`; its program is `eg_xdp_ingress`.
 #[allow(clippy::all, unused_qualifications, unreachable_pub, rust_2018_idioms, missing_debug_implementations)]
@@ -27,10 +29,26 @@ pub mod xdp_ingress {
     include!(concat!(env!("OUT_DIR"), "/xdp_ingress.skel.rs"));
 }
 
+/// The skeleton of `bpf/tc/ingress.bpf.c`; its program is `eg_tc_ingress`.
+#[allow(clippy::all, unused_qualifications, unreachable_pub, rust_2018_idioms, missing_debug_implementations)]
+#[allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(clippy::indexing_slicing, clippy::unreachable)]
+pub mod tc_ingress {
+    include!(concat!(env!("OUT_DIR"), "/tc_ingress.skel.rs"));
+}
+
 /// The skeleton of `bpf/sock/lookup.bpf.c`; its program is `eg_sk_lookup`.
 #[allow(clippy::all, unused_qualifications, unreachable_pub, rust_2018_idioms, missing_debug_implementations)]
 #[allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #[allow(clippy::indexing_slicing, clippy::unreachable)]
 pub mod sock_lookup {
     include!(concat!(env!("OUT_DIR"), "/sock_lookup.skel.rs"));
+}
+
+/// The skeleton of `bpf/tc/backend.bpf.c`; its program is `eg_tc_backend`.
+#[allow(clippy::all, unused_qualifications, unreachable_pub, rust_2018_idioms, missing_debug_implementations)]
+#[allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(clippy::indexing_slicing, clippy::unreachable)]
+pub mod tc_backend {
+    include!(concat!(env!("OUT_DIR"), "/tc_backend.skel.rs"));
 }

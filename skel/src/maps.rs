@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The shared maps, opened and typed.
 //!
-//! One wrapper per kind of map ([`Table`], [`Array`], [`PerCpu`], [`Rings`], [`Socks`], [`Workers`]); [`Maps`] is one of
+//! One wrapper per kind of map ([`Table`], [`Array`], [`PerCpu`], [`Rings`], [`Prefixes`], [`Socks`], [`Workers`]); [`Maps`] is one of
 //! each by its name in `bpf/maps/`. All methods take `&self`: the kernel is the lock. What a map is for, who writes it
 //! and what happens when it is full is said in `docs/maps.md`.
 
 mod array;
+mod backend;
 mod loads;
 mod mapped;
 mod per_cpu;
+mod prefixes;
 mod rings;
 mod socks;
 mod table;
@@ -19,17 +21,24 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
-use eg_abi::{Backend, Conf, Count, Flow, FlowKey, Frag, FragKey, Listener, ListenerKey, Meta, Pool, Stats, Vip, VipKey};
+use eg_abi::{
+    Addr, Affinity, AffinityKey, Backend, Conf, Count, Flow, FlowKey, Frag, FragKey, Guards, Latency, Listener, ListenerKey, Meta,
+    Pool, Source, Stats, Vip, VipKey,
+};
 use libbpf_rs::{MapCore, MapHandle, Object};
 
 pub use array::Array;
+pub use backend::{BackendMaps, keys};
 pub use loads::Loads;
 pub use per_cpu::PerCpu;
+pub use prefixes::{Prefixes, Trie};
 pub use rings::Rings;
 pub use socks::Socks;
 pub use table::Table;
 pub use totals::Totals;
 pub use workers::{Gauge, Workers};
+
+const FLOWS: &str = "eg_flows";
 
 /// Why a map could not be opened, read or written.
 #[derive(Debug)]
@@ -85,6 +94,10 @@ pub struct Maps {
     pub opening: Table<FlowKey, Flow>,
     /// Datagrams that arrive in fragments.
     pub frags: Table<FragKey, Frag>,
+    pub prefixes: Prefixes,
+    /// Element 0 alone.
+    pub guard_conf: Array<Guards>,
+    pub sources: Table<Addr, Source>,
     pub vip_stats: PerCpu<Stats>,
     pub backend_stats: PerCpu<Stats>,
     /// By [`eg_abi::Verdict`]; read through [`Maps::totals`], which adds what living VIPs forwarded.
@@ -103,6 +116,9 @@ pub struct Maps {
     pub meta: Array<Meta>,
     pub conf: Array<Conf>,
     pub loads: Loads,
+    pub affinities: Table<AffinityKey, Affinity>,
+    /// By pool.
+    pub latencies: Array<Latency>,
     /// By pool: where each CPU's next turn is.
     pub cursors: PerCpu<u32>,
 }
@@ -114,6 +130,21 @@ impl Maps {
         Maps::find(|map| {
             MapHandle::from_pinned_path(dir.join(map)).map_err(|e| MapError::Missing { map, source: Some(e) })
         })
+    }
+
+    /// As [`Maps::open`], with this map in place of the pinned flow table.
+    pub fn open_with_flows(dir: &Path, flows: &MapHandle) -> Result<Maps, MapError> {
+        Maps::find(|map| {
+            let found =
+                if map == FLOWS { MapHandle::try_from(flows) } else { MapHandle::from_pinned_path(dir.join(map)) };
+            found.map_err(|e| MapError::Missing { map, source: Some(e) })
+        })
+    }
+
+    /// The pinned flow table alone.
+    pub fn open_flows(dir: &Path) -> Result<Table<FlowKey, Flow>, MapError> {
+        let missing = |e| MapError::Missing { map: FLOWS, source: Some(e) };
+        Table::new(MapHandle::from_pinned_path(dir.join(FLOWS)).map_err(missing)?)
     }
 
     /// The maps of loaded objects, without pins.
@@ -132,9 +163,12 @@ impl Maps {
             pools: Array::new(find("eg_pools")?)?,
             rings: Rings::new(find("eg_rings")?),
             backends: Array::new(find("eg_backends")?)?,
-            flows: Table::new(find("eg_flows")?)?,
+            flows: Table::new(find(FLOWS)?)?,
             opening: Table::new(find("eg_opening")?)?,
             frags: Table::new(find("eg_frags")?)?,
+            prefixes: Prefixes::new(find("eg_prefixes")?),
+            guard_conf: Array::new(find("eg_guard_conf")?)?,
+            sources: Table::new(find("eg_sources")?)?,
             vip_stats: PerCpu::new(find("eg_vip_stats")?)?,
             backend_stats: PerCpu::new(find("eg_backend_stats")?)?,
             verdicts: PerCpu::new(find("eg_totals")?)?,
@@ -148,6 +182,8 @@ impl Maps {
             meta: Array::new(find("eg_meta")?)?,
             conf: Array::new(find("eg_conf")?)?,
             loads: Loads::new(find("eg_loads")?)?,
+            affinities: Table::new(find("eg_affinities")?)?,
+            latencies: Array::new(find("eg_latencies")?)?,
             cursors: PerCpu::new(find("eg_cursors")?)?,
         })
     }

@@ -50,15 +50,15 @@ pub fn pin_dir(pin_root: &Path) -> PathBuf {
     pin_root.join(format!("v{ABI}"))
 }
 
-/// Before load: lets each shared map of `object` that is pinned in `dir` be the pinned one. Returns the names of those
-/// reused; the others are created by load. Fails, naming map and property, if a pinned map is of another shape (set
+/// Before load: lets each shared map of `object` that is pinned in `dir` be the pinned one, but the one called `except`.
+/// Returns the names of those reused; the others are created by load. Fails, naming map and property, if a pinned map is of another shape (set
 /// `max_entries` first where the size is the operator's choice).
-pub fn reuse_pinned(object: &mut OpenObject, dir: &Path) -> Result<Vec<String>, ShareError> {
+pub fn reuse_pinned(object: &mut OpenObject, dir: &Path, except: Option<&str>) -> Result<Vec<String>, ShareError> {
     let mut reused = Vec::new();
     for mut map in object.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         let path = dir.join(&name);
-        if !is_shared(&name) || !path.exists() {
+        if !is_shared(&name) || !path.exists() || except == Some(name.as_str()) {
             continue;
         }
         let pin = |source| ShareError::Pin { path: path.clone(), source };

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-only
-//! The operator's HTTP server on `[observability].metrics_bind`: health, metrics, status.
+//! The operator's HTTP server on `[observability].metrics_bind`: health, metrics, status, refused packets.
 //!
 //! Runs on the control thread beside signals and reloads, so it is bounded: few connections, one request each, a time
 //! limit for all of it. It tells and never changes anything.
 
+mod drops;
 mod status;
 mod token;
 
@@ -28,9 +29,6 @@ use tokio::sync::Semaphore;
 use crate::telemetry::Metrics;
 use crate::vitals::{Phase, Vitals};
 
-/// Worst cost: some hundred kilobytes of buffers. When full, further connections wait in the kernel's backlog. A few
-/// scrapers and probes need one each, for milliseconds.
-const CONNECTIONS: usize = 64;
 /// For the head of a request; a client that dawdles is cut.
 const HEAD: Duration = Duration::from_secs(5);
 /// For the whole connection: even the largest answer is a few megabytes.
@@ -56,9 +54,10 @@ impl Admin {
         self.listener.local_addr()
     }
 
-    /// Answers until the runtime ends.
-    pub async fn serve(self, vitals: Arc<Vitals>, metrics: Arc<Metrics>) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    /// Answers until the runtime ends, at most `connections` at a time: further ones wait in the kernel's backlog. A few
+    /// scrapers and probes need one each, for milliseconds.
+    pub async fn serve(self, vitals: Arc<Vitals>, metrics: Arc<Metrics>, connections: usize) {
+        let slots = Arc::new(Semaphore::new(connections));
         while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -103,7 +102,7 @@ fn answer(request: &Request<Incoming>, vitals: &Vitals, metrics: &Metrics) -> Re
             Phase::Serving => text(StatusCode::OK, "ok\n"),
             other => text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", other.word())),
         },
-        path @ ("/metrics" | "/status") => {
+        path @ ("/metrics" | "/status" | "/drops") => {
             let presented = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
             if !token::allows(vitals.plan.load().admin.token_sha256.as_ref(), presented) {
                 vitals.admin_refused.fetch_add(1, Relaxed);
@@ -116,10 +115,18 @@ fn answer(request: &Request<Incoming>, vitals: &Vitals, metrics: &Metrics) -> Re
                     |_| text(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written\n"),
                     |body| typed(StatusCode::OK, METRICS_TYPE, body),
                 ),
+                "/drops" => drops(request.uri().query(), vitals),
                 _ => typed(StatusCode::OK, "application/json", format!("{:#}\n", status::status(vitals))),
             }
         }
-        _ => text(StatusCode::NOT_FOUND, "livez healthz readyz startupz metrics status\n"),
+        _ => text(StatusCode::NOT_FOUND, "livez healthz readyz startupz metrics status drops\n"),
+    }
+}
+
+fn drops(query: Option<&str>, vitals: &Vitals) -> Response<Full<Bytes>> {
+    match drops::after(query) {
+        Some(after) => typed(StatusCode::OK, "application/json", format!("{}\n", drops::drops(vitals, after))),
+        None => text(StatusCode::BAD_REQUEST, "expected nothing, or ?after=NUMBER\n"),
     }
 }
 

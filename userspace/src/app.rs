@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use eg_l7::{Edge, Options};
 
@@ -20,7 +21,7 @@ use crate::snapshot::{self, Builder};
 use crate::state::State;
 use crate::telemetry::Metrics;
 use crate::vitals::{Phase, Vitals};
-use crate::{self_signed, welcome};
+use crate::{limits, self_signed, welcome};
 
 /// Everything that runs. Lives on the control thread.
 pub struct App {
@@ -62,11 +63,11 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
 }
 
 impl App {
-    /// Must run inside the control thread's tokio runtime.
+    /// Must run inside the control thread's tokio runtime. `descriptors` is how many the process may have.
     ///
     /// # Errors
     /// The first thing that could not be had; what was started before it is gone again.
-    pub async fn start(file: PathBuf, plan: Plan, logs: Logs) -> Result<App, StartError> {
+    pub async fn start(file: PathBuf, plan: Plan, logs: Logs, descriptors: u64) -> Result<App, StartError> {
         let fail = |doing: &str, error: &dyn std::error::Error| StartError(format!("{doing}: {}", causes(error)));
         let vitals = Arc::new(Vitals::new(plan.clone()));
         let mut builder =
@@ -77,12 +78,14 @@ impl App {
             Admin::bind(bind).await.map_err(|error| fail(&format!("bind the admin server to {bind}"), &error))?;
         let admin_address = admin.address().map_err(|error| fail("ask the admin server's address", &error))?;
         vitals.news().admin = Some(admin_address);
+        let workers = workers(&plan);
+        let capacity = limits::capacity(descriptors, &plan, workers);
+        vitals.max_connections.store(capacity.connections as u64, Relaxed);
         // From here on, so that whoever watches sees 503 on /startupz and not a connection that hangs.
-        tokio::spawn(admin.serve(Arc::clone(&vitals), Arc::new(Metrics::new(&vitals))));
+        tokio::spawn(admin.serve(Arc::clone(&vitals), Arc::new(Metrics::new(&vitals)), capacity.admin));
         provide(&mut builder, &plan)?;
         let snapshot = builder.build(&plan, 1).map_err(|error| fail("load certificates", &error))?;
 
-        let workers = workers(&plan);
         let datapath = match &plan.datapath {
             Some(wanted) => match Datapath::start(wanted, workers).await {
                 Ok(datapath) => Some(datapath),
@@ -96,7 +99,12 @@ impl App {
             None => None,
         };
         let steering = datapath.as_ref().and_then(Datapath::steering);
-        let options = Options { workers, pin_cores: true };
+        let options = Options {
+            workers,
+            pin_cores: true,
+            connections: capacity.connections,
+            upstream_connections: capacity.upstream,
+        };
         // Binding and starting threads blocks, and worker runtimes may not be made inside this one.
         let starting = tokio::task::spawn_blocking(move || Edge::start(snapshot, options, steering));
         let edge = match starting.await.map_err(|error| fail("start the edge", &error))? {
@@ -113,6 +121,7 @@ impl App {
         };
 
         vitals.counters.store(Some(Arc::new(edge.counters().to_vec())));
+        vitals.samples.store(datapath.as_ref().map(|datapath| Arc::new(datapath.samples())));
         vitals.figures.store(datapath.as_ref().map(|datapath| Arc::new(datapath.figures())));
         let app = App { file, logs, vitals, builder, datapath, edge };
         app.announce_addresses();
@@ -158,7 +167,8 @@ impl App {
             lines.push(match (&listener.scheme, transport) {
                 (Http, _) => format!("curl http://{address}/"),
                 (Https { .. }, eg_l7::Transport::Tcp) => format!("curl --insecure https://{address}/"),
-                (Https { .. }, eg_l7::Transport::Udp) => format!("curl --insecure --http3-only https://{address}/"),
+                // Debian 12's curl has no HTTP/3; the repository's client does.
+                (Https { .. }, eg_l7::Transport::Udp) => format!("tools/h3get -i https://{address}/"),
             });
         }
         let guard = if plan.admin.token_sha256.is_some() { "-H 'Authorization: Bearer TOKEN' " } else { "" };

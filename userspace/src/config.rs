@@ -5,6 +5,7 @@
 //! setting; it opens no socket and touches no map, so a wrong file costs nothing.
 
 mod error;
+mod net;
 mod read;
 mod resolve;
 mod schema;
@@ -23,6 +24,9 @@ use toml::de::DeTable;
 
 pub use error::ConfigError;
 use error::{Place, Problems};
+pub use net::Net;
+#[cfg(test)]
+pub(crate) use net::net;
 use plan::Plan;
 use resolve::Host;
 use source::Source;

@@ -11,14 +11,19 @@
 mod attach;
 mod detach;
 mod error;
+pub mod ethtool;
 mod events;
 mod figures;
+mod inspect;
 mod keeper;
 mod load;
+mod loads;
 mod names;
 mod neigh;
 mod netlink;
 mod probe;
+mod resize;
+mod samples;
 mod steering;
 mod sync;
 
@@ -33,7 +38,8 @@ use eg_skel::abi;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::config::plan::DatapathPlan;
+use crate::config::plan::{DatapathPlan, XdpMode};
+use attach::ladder::{self, Place};
 use attach::links::Links;
 use attach::vips::Vips;
 use events::Events;
@@ -41,15 +47,21 @@ use keeper::{Keeper, lock};
 use load::Loaded;
 use names::Names;
 use neigh::Neigh;
-use netlink::Netlink;
+use netlink::{Interface, Netlink};
+use samples::Samples;
 use steering::SocketLookup;
 use sync::Tables;
 
+pub use attach::look::{Attached, attached, running};
+pub use attach::xdp::Mode;
 pub use detach::{Detached, detach};
 pub use error::DatapathError;
 pub use figures::{BackendFigures, Figures, FiguresReader, VipFigures};
+pub use inspect::{Host, Link, Way, inspect};
+pub use load::other_versions;
 pub use names::{Kind, Named, names};
 pub use probe::Capabilities;
+pub use samples::{DropSample, KEPT as SAMPLES_KEPT, SamplesReader};
 
 /// The folder of pinned links below that of the maps.
 const LINKS: &str = "links";
@@ -63,6 +75,7 @@ const RESOLVE_AGAIN: Duration = Duration::from_millis(20);
 pub struct Datapath {
     loaded: Loaded,
     tables: Arc<Mutex<Tables>>,
+    samples: Arc<Samples>,
     links: Links,
     netlink: Netlink,
     vips: Vips,
@@ -102,17 +115,21 @@ impl Datapath {
         let tables = Arc::new(Mutex::new(tables));
         let links = Links::open(loaded.folder.join(LINKS))?;
         let applied = Arc::new(Notify::new());
+        let samples = Arc::new(Samples::default());
         let keeper = Keeper {
             maps: Arc::clone(&loaded.maps),
             tables: Arc::clone(&tables),
             // A socket of its own: the kernel refuses a second dump on one that has a dump under way.
             neigh: Neigh::new(Netlink::open()?),
             changes: Netlink::changes()?,
-            events: Events::open(&loaded.maps.events)?,
+            events: Events::open(&loaded.maps.events, Arc::clone(&samples))?,
             applied: Arc::clone(&applied),
+            folder: loaded.folder.clone(),
+            timeouts: plan.timeouts,
         };
         let mut datapath = Datapath {
             tables,
+            samples,
             links,
             vips: Vips::new(netlink.clone()),
             neigh: Neigh::new(netlink.clone()),
@@ -138,21 +155,36 @@ impl Datapath {
     pub async fn apply(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
         lock(&self.tables).check(plan)?;
         let interfaces = interfaces(&self.netlink, plan).await?;
-        let indices: Vec<u32> = interfaces.iter().map(|(_, index)| *index).collect();
+        if plan.flows != self.plan.flows {
+            self.loaded = load::load(plan)?;
+        }
+        let indices: Vec<u32> = interfaces.iter().map(|interface| interface.index).collect();
         self.fill(plan).await?;
-        for (name, index) in &interfaces {
-            let mode = self.links.xdp(name, *index, plan.xdp, self.loaded.xdp.as_fd())?;
-            tracing::info!(interface = name, ?mode, "xdp attached");
+        for interface in &interfaces {
+            self.attach(interface, plan.xdp).await?;
         }
         let local = local_addresses(plan);
         self.vips.add(&local, &indices).await?;
         lock(&self.tables).retire(plan, Instant::now())?;
         self.vips.keep_only(&local).await?;
-        self.links.xdp_keep_only(&indices)?;
-        load::sweep_tails(&self.loaded.folder, &self.loaded.tails)?;
+        self.links.keep_only(&indices)?;
+        self.loaded.finish()?;
         self.write_meta()?;
         self.plan = plan.clone();
         self.applied.notify_one();
+        Ok(())
+    }
+
+    async fn attach(&mut self, interface: &Interface, wanted: XdpMode) -> Result<(), DatapathError> {
+        let filters = self.netlink.ingress_filters(interface.index).await?;
+        let place = Place { name: &interface.name, index: interface.index, mtu: interface.mtu, filters };
+        let (rung, why) = ladder::climb(&self.links, &place, wanted, &mut self.loaded)?;
+        match why {
+            Some(why) => {
+                tracing::warn!(interface = interface.name, by = rung.name(), why, "attached, not by the best way")
+            }
+            None => tracing::info!(interface = interface.name, by = rung.name(), "attached"),
+        }
         Ok(())
     }
 
@@ -172,8 +204,10 @@ impl Datapath {
             }
             tokio::time::sleep(RESOLVE_AGAIN).await;
         }
+        let trie = sync::guards::make_trie(&self.tables, &plan.guards).await?;
         let mut tables = lock(&self.tables);
         tables.commit_members()?;
+        tables.apply_guards(plan, trie)?;
         tables.add_vips(plan)
     }
 
@@ -197,6 +231,11 @@ impl Datapath {
         FiguresReader::new(Arc::clone(&self.loaded.maps), Arc::clone(&self.tables))
     }
 
+    /// A handle for the admin server.
+    pub fn samples(&self) -> SamplesReader {
+        SamplesReader::new(Arc::clone(&self.samples), Arc::clone(&self.tables))
+    }
+
     /// Ends the upkeep. With `detach_on_exit` everything goes; otherwise the kernel goes on forwarding and the next
     /// start takes over.
     ///
@@ -214,14 +253,12 @@ impl Datapath {
     }
 }
 
-/// The configured interfaces by index.
-async fn interfaces(netlink: &Netlink, plan: &DatapathPlan) -> Result<Vec<(String, u32)>, DatapathError> {
+/// The configured interfaces.
+async fn interfaces(netlink: &Netlink, plan: &DatapathPlan) -> Result<Vec<Interface>, DatapathError> {
     let known = netlink.interfaces().await?;
     let find = |name: &String| {
-        let found = known.iter().find(|interface| &interface.name == name);
-        found
-            .map(|interface| (name.clone(), interface.index))
-            .ok_or_else(|| DatapathError::NoInterface { name: name.clone() })
+        let found = known.iter().find(|interface| &interface.name == name).cloned();
+        found.ok_or_else(|| DatapathError::NoInterface { name: name.clone() })
     };
     plan.interfaces.iter().map(find).collect()
 }

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     for note in &loaded.notes {
         tracing::warn!("{note}");
     }
-    limits::raise_descriptors();
+    let descriptors = limits::raise_descriptors();
 
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
                 return ExitCode::from(FAILED);
             }
         };
-        match App::start(file, loaded.plan, logs).await {
+        match App::start(file, loaded.plan, logs, descriptors).await {
             Ok(app) => control::run(app, signals).await,
             Err(error) => {
                 tracing::error!("cannot start: {error}");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use eg_l7::tls::{Identity, IdentityError, ServerTls};
 
-use crate::config::plan::{Algorithm, Certificate, EdgePoolPlan, ListenerPlan, Plan, SchemePlan, Target};
+use crate::config::plan::{Certificate, EdgeAlgorithm, EdgePoolPlan, ListenerPlan, Plan, SchemePlan, Target};
 use crate::self_signed::SelfSigned;
 
 /// What a snapshot needs besides the plan; lives as long as the process.
@@ -116,8 +116,8 @@ impl Builder {
             backends.push(Arc::new(eg_l7::Backend { name, address, weight: backend.weight }));
         }
         let algorithm = match plan.algorithm {
-            Algorithm::RoundRobin => eg_l7::Algorithm::RoundRobin,
-            Algorithm::Maglev => eg_l7::Algorithm::Maglev { seed: self.seed },
+            EdgeAlgorithm::RoundRobin => eg_l7::Algorithm::RoundRobin,
+            EdgeAlgorithm::Maglev => eg_l7::Algorithm::Maglev { seed: self.seed },
         };
         Ok(eg_l7::Pool::new(plan.name.as_str().into(), algorithm, backends))
     }

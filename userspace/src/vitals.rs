@@ -11,7 +11,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use eg_l7::{Counters, Transport};
 
 use crate::config::plan::Plan;
-use crate::datapath::FiguresReader;
+use crate::datapath::{FiguresReader, SamplesReader};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -41,11 +41,15 @@ pub struct Vitals {
     pub generation: AtomicU64,
     pub reloads_applied: AtomicU64,
     pub reloads_failed: AtomicU64,
+    /// Client connections that the descriptors allow.
+    pub max_connections: AtomicU64,
     /// Requests to the admin server without the right token.
     pub admin_refused: AtomicU64,
     /// One per worker, once they run.
     pub counters: ArcSwapOption<Vec<Arc<Counters>>>,
     pub figures: ArcSwapOption<FiguresReader>,
+    /// Refused packets, while the datapath is on.
+    pub samples: ArcSwapOption<SamplesReader>,
     news: Mutex<News>,
 }
 
@@ -76,9 +80,11 @@ impl Vitals {
             generation: AtomicU64::new(1),
             reloads_applied: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
+            max_connections: AtomicU64::new(0),
             admin_refused: AtomicU64::new(0),
             counters: ArcSwapOption::empty(),
             figures: ArcSwapOption::empty(),
+            samples: ArcSwapOption::empty(),
             news: Mutex::default(),
         }
     }

@@ -38,7 +38,7 @@ fn health_needs_no_token_and_figures_do() {
     for path in ["/livez", "/healthz", "/readyz", "/startupz"] {
         assert_eq!(curl(&[&format!("{admin}{path}")]), (200, "ok\n".to_owned()), "{path}");
     }
-    for path in ["/metrics", "/status"] {
+    for path in ["/metrics", "/status", "/drops"] {
         let url = format!("{admin}{path}");
         assert_eq!(curl(&[&url]).0, 401);
         assert_eq!(curl(&["-H", "Authorization: Bearer wrong", &url]).0, 401);
@@ -46,7 +46,7 @@ fn health_needs_no_token_and_figures_do() {
         assert_eq!(curl(&["-H", "Authorization: Bearer test", &url]).0, 200);
     }
     let metrics = curl(&["-H", "Authorization: Bearer test", &format!("{admin}/metrics")]).1;
-    assert_eq!(value(&metrics, "expressgateway_admin_refused_total"), Some(6));
+    assert_eq!(value(&metrics, "expressgateway_admin_refused_total"), Some(9));
 }
 
 #[test]
@@ -58,6 +58,9 @@ fn only_get_and_head_of_known_paths_are_answered() {
     assert_eq!(curl(&["--head", &format!("http://{admin}/livez")]).0, 200);
     assert_eq!(process.ask("/").0, 404);
     assert_eq!(process.ask("/livez/").0, 404);
+    assert_eq!(process.ask("/drops?before=1").0, 400);
+    let (status, drops) = process.ask("/drops?after=1");
+    assert_eq!((status, drops.contains("\"datapath\":false"), drops.contains("\"samples\":[]")), (200, true, true));
 }
 
 #[test]

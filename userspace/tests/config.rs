@@ -53,6 +53,11 @@ fn every_key_survives_a_dump() {
     let made = rcgen::generate_simple_self_signed(["example.com".to_owned()]).unwrap();
     std::fs::write(directory.path().join("a.pem"), made.cert.pem()).unwrap();
     std::fs::write(directory.path().join("a.key"), made.signing_key.serialize_pem()).unwrap();
+    for (name, list) in
+        [("allow.txt", "# ours\n10.0.0.0/8\n\n  fd00::/8 # and ours\n"), ("deny.txt", ""), ("more.txt", "::1")]
+    {
+        std::fs::write(directory.path().join(name), list).unwrap();
+    }
     let text = include_str!("config/everything.toml");
     let plan = config::from_text("everything", directory.path(), text).unwrap_or_else(|error| panic!("{error}")).plan;
     let dumped = dump(&plan).unwrap();
@@ -61,6 +66,8 @@ fn every_key_survives_a_dump() {
         config::from_text("dumped", Path::new("/"), &dumped).unwrap_or_else(|error| panic!("{error}\n{dumped}"));
     assert_eq!(again.plan, plan, "{dumped}");
     assert!(!format!("{plan:?}").contains("PRIVATE"), "a plan's debug text shows a key");
+    let guards = plan.datapath.unwrap().guards;
+    assert_eq!((guards.allow.all.len(), guards.deny.all.len()), (5, 2), "what is written and what is in files");
 }
 
 #[test]
@@ -113,6 +120,65 @@ fn what_has_no_effect_is_noted_and_not_refused() {
                 [[pools.q.backends]]\naddress = \"127.0.0.1:3\"\n";
     let loaded = config::from_text("f", Path::new("/"), text).unwrap();
     assert_eq!(loaded.notes, ["f:10:9: pools.q: no listener and no route uses this pool"]);
+    let weighted = |algorithm: &str| {
+        let text = text
+            .replace("[[pools.p.backends]]\n", &format!("[pools.p]\n{algorithm}\n[[pools.p.backends]]\nweight = 3\n"));
+        let text = text.replace("[[pools.q.backends]]\naddress = \"127.0.0.1:3\"\n", "");
+        config::from_text("f", Path::new("/"), &text).unwrap().notes
+    };
+    let note = "f:11:10: pools.p.backends[0].weight: has no effect: round-robin gives every backend its turn, maglev \
+                goes by weight";
+    assert_eq!(weighted(""), [note]);
+    assert_eq!(weighted("algorithm = \"round-robin\""), [note]);
+    assert_eq!(weighted("algorithm = \"maglev\""), [""; 0]);
+}
+
+#[test]
+fn wrong_lines_of_a_list_are_named_by_file_and_line_and_the_rest_of_the_file_is_still_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("deny.txt");
+    let lines: String = (0..9).map(|number| format!("10.0.0.{number}\n300.0.0.{number} # wrong\n")).collect();
+    std::fs::write(&path, lines).unwrap();
+    let text = "[datapath.guards]\ndeny_files = [\"deny.txt\", \"none.txt\"]\nsource_pps = \"many\"\n\
+                [[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nprotocol = \"http\"\n\
+                [[routes]]\nlistener = \"a\"\npool = \"p\"\n[[pools.p.backends]]\naddress = \"127.0.0.1:2\"\n";
+    let error = config::from_text("f", directory.path(), text).unwrap_err();
+    let shape = "is not a prefix: expected \"192.0.2.0/24\", \"2001:db8::/32\" or an address";
+    let mut expected: Vec<String> = (0..5)
+        .map(|number| {
+            let line = 2 * number + 2;
+            format!("f:2:15: datapath.guards.deny_files[0]: {path:?}:{line}: \"300.0.0.{number}\" {shape}")
+        })
+        .collect();
+    expected.push(format!("f:2:15: datapath.guards.deny_files[0]: {path:?}: 4 more lines are wrong"));
+    let none = directory.path().join("none.txt");
+    let why = "No such file or directory (os error 2)";
+    expected.push(format!("f:2:27: datapath.guards.deny_files[1]: cannot read {none:?}: {why}"));
+    let number = "expected a whole number from 0 to 10000000, found a string";
+    expected.push(format!("f:3:14: datapath.guards.source_pps: {number}"));
+    assert_eq!(error.lines(), expected);
+}
+
+#[test]
+fn guards_that_guard_less_than_it_seems_are_noted() {
+    let listeners = "[[listeners]]\nname = \"web\"\naddress = \"127.0.0.1:1\"\nprotocol = \"http\"\n\
+                     [[routes]]\nlistener = \"web\"\npool = \"p\"\n[[pools.p.backends]]\naddress = \"10.0.0.2:2\"\n";
+    let l4 = "[[listeners]]\nname = \"l4\"\naddress = \"192.0.2.1:80\"\nprotocol = \"tcp\"\npool = \"p\"\n";
+    let notes = |head: &str, l4: &str| {
+        config::from_text("f", Path::new("/"), &format!("{head}\n{listeners}{l4}")).unwrap().notes
+    };
+    let guards = "[datapath.guards]\nallow = [\"2001:db8::/32\"]\nudp_burst = 5";
+    let burst = "f:3:13: datapath.guards.udp_burst: has no effect without udp_pps";
+    assert_eq!(notes(guards, ""), ["f:1:1: datapath.guards: has no effect: the kernel datapath is off", burst]);
+    assert_eq!(
+        notes(&format!("datapath.interfaces = [\"eth0\"]\n{guards}"), l4),
+        [
+            "f:2:1: datapath.guards: guards tcp and udp listeners; not guarded: web",
+            "f:2:1: datapath.guards: the allow list has no IPv4 prefix: every IPv4 client is refused",
+            &burst.replace(":3:", ":4:"),
+        ]
+    );
+    assert_eq!(notes("[datapath]\ninterfaces = [\"eth0\"]", l4), [""; 0]);
 }
 
 #[test]

@@ -265,6 +265,19 @@ fn an_early_answer_reaches_a_client_that_is_still_uploading() {
 }
 
 #[test]
+fn an_early_answer_waits_for_a_client_that_reads_only_when_all_is_sent() {
+    let (_origin, gateway) = start();
+    let mut raw = Raw::connect(gateway.plain());
+    // More than both sockets' buffers hold, so that the gateway must have read it for the client to get to the answer.
+    raw.send(format!("POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 64 * bytes::MIB));
+    for _ in 0..64 {
+        raw.send_whole("x".repeat(bytes::MIB as usize)).expect("the gateway goes on reading");
+    }
+    assert_eq!(raw.answer(false).expect("the early answer").status, 413);
+    gateway.stop();
+}
+
+#[test]
 fn a_truncated_answer_never_looks_complete() {
     let (_origin, gateway) = start();
     for front in Front::available() {

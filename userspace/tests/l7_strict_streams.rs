@@ -101,6 +101,43 @@ fn malformed_h3_requests_never_reach_a_backend() {
 }
 
 #[test]
+fn h3_streams_that_end_without_a_request_are_reset_and_give_their_credit_back() {
+    if !python::available() {
+        return;
+    }
+    let origin = Origin::standard();
+    let gateway = Gateway::start(&Config::to(origin.address));
+    // Nothing, a frame's type alone, and half a HEADERS frame: more of them than streams are allowed at once.
+    let kinds = ["", "01", "0132000000"];
+    let mut streams: Vec<Value> = (0..300).map(|index| json!({ "raw": kinds[index % 3] })).collect();
+    streams.push(json!({ "path": "/hello" }));
+    let report = python::run(Client::H3, &gateway, json!({ "streams": streams, "limit_s": 40 }));
+    let streams = report["streams"].as_array().expect("a list");
+    let (last, halves) = streams.split_last().expect("a last one");
+    // H3_REQUEST_INCOMPLETE.
+    let wrong: Vec<_> = halves.iter().map(|stream| &stream["end"]).filter(|end| **end != json!("reset 269")).collect();
+    assert!(wrong.is_empty(), "{} of 300 ended otherwise, such as {:?}", wrong.len(), wrong.first());
+    assert_eq!((&last["status"], &last["end"]), (&json!(200), &json!("clean")), "{last}");
+    gateway.stop();
+}
+
+#[test]
+fn a_request_without_authority_and_host_is_answered_400() {
+    if !python::available() {
+        return;
+    }
+    let origin = Origin::standard();
+    let gateway = Gateway::start(&Config::to(origin.address));
+    for client in [Client::H2Cleartext, Client::H2, Client::H3] {
+        for report in each(client, &gateway, vec![json!({ "head": [GOOD[0], GOOD[1], GOOD[3]] })]) {
+            assert_eq!(report["streams"][0]["status"], json!(400), "{client:?}: {report}");
+        }
+    }
+    assert_eq!(origin.seen().len(), 0);
+    gateway.stop();
+}
+
+#[test]
 fn a_length_that_lies_never_makes_a_whole_request() {
     if !python::available() {
         return;

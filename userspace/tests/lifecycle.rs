@@ -64,7 +64,7 @@ fn without_an_argument_the_default_file_is_served_and_the_log_says_what_to_try()
     for line in [
         format!("try: curl http://{web}/"),
         format!("try: curl --insecure https://{tls}/"),
-        format!("try: curl --insecure --http3-only https://{tls}/"),
+        format!("try: tools/h3get -i https://{tls}/"),
         format!("try: curl http://{}/metrics", process.admin()),
         "self-signed".to_owned(),
         "kernel datapath off".to_owned(),

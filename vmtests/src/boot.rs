@@ -20,7 +20,7 @@ const FAILED: &str = "eg-vm: failed";
 const LIMIT: &str = "1200";
 
 /// Runs `tests` on `kernel`; an error tells what the guest's console said last.
-pub(crate) fn run(workspace: &Path, kernel: &Kernel, tests: &Path) -> Result<(), String> {
+pub(crate) fn run(workspace: &Path, kernel: &Kernel, tests: &[PathBuf]) -> Result<(), String> {
     let script = write_script(workspace, tests)?;
     let mut console = boot(workspace, kernel, &script, &[])?;
     if panicked(&console) {
@@ -40,15 +40,17 @@ pub(crate) fn run(workspace: &Path, kernel: &Kernel, tests: &Path) -> Result<(),
 }
 
 /// What the guest runs. The host's root is there, read-only, so the binary is where it is here.
-fn write_script(workspace: &Path, tests: &Path) -> Result<PathBuf, String> {
+fn write_script(workspace: &Path, tests: &[PathBuf]) -> Result<PathBuf, String> {
     let path = workspace.join(".cache/kernels/guest.sh");
+    let run = |tests: &PathBuf| format!("'{}' --test-threads=1 --color=never", tests.display());
+    let all = tests.iter().map(run).collect::<Vec<_>>().join(" && ");
     let text = format!(
         "#!/bin/sh\n\
          echo \"{BEGIN} $(uname -r)\"\n\
          mount -t bpf bpf /sys/fs/bpf 2>/dev/null\n\
          ip link set lo up\n\
-         if EG_REQUIRE=root,bpffs,xdp,sk_lookup '{}' --test-threads=1 --color=never; then echo '{PASSED}'; else echo '{FAILED}'; fi\n",
-        tests.display()
+         export EG_REQUIRE=root,bpffs,xdp,sk_lookup,tc\n\
+         if {all}; then echo '{PASSED}'; else echo '{FAILED}'; fi\n"
     );
     fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(|e| format!("{}: {e}", path.display()))?;

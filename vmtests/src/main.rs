@@ -12,6 +12,9 @@ mod kernels;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+/// The gateway's packet table, and the backend host's.
+const TABLES: [&str; 2] = ["packets", "decap"];
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -26,10 +29,10 @@ fn run() -> Result<(), String> {
     let series = series_from_arguments()?;
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().map_err(|e| e.to_string())?;
     let kernel = kernels::fetch(&workspace, &series)?;
-    let tests = packet_tests(&workspace)?;
-    println!("vmtests: {} passes the packet table?", kernel.release);
+    let tests = TABLES.iter().map(|table| packet_tests(&workspace, table)).collect::<Result<Vec<_>, _>>()?;
+    println!("vmtests: {} passes the packet tables?", kernel.release);
     boot::run(&workspace, &kernel, &tests)?;
-    println!("vmtests: {} loaded every object and passed the packet table", kernel.release);
+    println!("vmtests: {} loaded every object and passed the packet tables", kernel.release);
     Ok(())
 }
 
@@ -41,18 +44,18 @@ fn series_from_arguments() -> Result<String, String> {
     }
 }
 
-/// Builds the packet tests and sets a copy of the binary aside, which a build meanwhile does not replace.
-fn packet_tests(workspace: &Path) -> Result<PathBuf, String> {
+/// Builds a packet table and sets a copy of the binary aside, which a build meanwhile does not replace.
+fn packet_tests(workspace: &Path, table: &str) -> Result<PathBuf, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace).args(["test", "--workspace", "--test", "packets", "--no-run"]);
+    cargo.current_dir(workspace).args(["test", "--workspace", "--test", table, "--no-run"]);
     // cargo says on its standard error: Executable tests/packets.rs (target/debug/deps/packets-…)
     let output = cargo.output().map_err(|e| format!("cannot run cargo: {e}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
     let binary = text.rsplit_once("(target/").and_then(|(_, rest)| rest.split_once(')')).map(|(path, _)| path);
     let Some(path) = binary.filter(|_| output.status.success()) else {
-        return Err(format!("cannot build the packet tests:\n{text}"));
+        return Err(format!("cannot build the packet tests {table}:\n{text}"));
     };
-    let copy = workspace.join(".cache/kernels/packets");
+    let copy = workspace.join(".cache/kernels").join(table);
     std::fs::copy(workspace.join("target").join(path), &copy).map_err(|e| format!("{}: {e}", copy.display()))?;
     Ok(copy)
 }

@@ -2,6 +2,7 @@
 //! Whole frames into fragments and back, and what a gateway hands to its process of those that came too early.
 
 use std::cell::RefCell;
+use std::os::fd::AsFd as _;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +11,9 @@ use eg_abi::{Held, Plain};
 use libbpf_rs::{PerfBuffer, PerfBufferBuilder};
 use pnet::packet::ipv4::{self, Ipv4Packet};
 
-use super::gateway::{Gateway, Outcome};
+use super::gateway::Gateway;
+use super::hook::Writer;
+use super::runner::Outcome;
 
 /// A fragment header's length, RFC 8200 section 4.5.
 const HEADER6: usize = 8;
@@ -138,7 +141,8 @@ impl<'a> Holding<'a> {
     pub fn start(gateway: &'a Gateway) -> Holding<'a> {
         let taken: Rc<RefCell<Vec<(Held, Vec<u8>)>>> = Rc::default();
         let sink = Rc::clone(&taken);
-        let perf = PerfBufferBuilder::new(&gateway.skel().maps.held)
+        let Writer::Xdp(skel) = gateway.writer() else { panic!("nothing is held under tc") };
+        let perf = PerfBufferBuilder::new(&skel.maps.held)
             .pages(16)
             .sample_cb(move |_, bytes| {
                 let (head, rest) = bytes.split_at(size_of::<Held>());
@@ -160,6 +164,7 @@ impl<'a> Holding<'a> {
 
     /// Gives up a frame as the process would.
     pub fn give_up(&self, frame: &[u8]) -> Outcome {
-        self.gateway.run(&self.gateway.skel().progs.eg_xdp_give_up, frame)
+        let Writer::Xdp(skel) = self.gateway.writer() else { panic!("nothing is held under tc") };
+        self.gateway.runner_of(skel.progs.eg_xdp_give_up.as_fd()).receive(frame)
     }
 }

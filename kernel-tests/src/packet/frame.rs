@@ -26,6 +26,18 @@ pub enum L4 {
     UdpNoChecksum,
 }
 
+impl L4 {
+    /// Is this TCP with that flag?
+    pub fn has(self, flag: u8) -> bool {
+        matches!(self, L4::Tcp(flags) if flags & flag != 0)
+    }
+
+    /// Its number in IP headers and flow keys.
+    pub fn proto(self) -> u8 {
+        if matches!(self, L4::Tcp(_)) { 6 } else { 17 }
+    }
+}
+
 /// A frame to be built. Fields are public: a test says what differs.
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -34,7 +46,14 @@ pub struct Frame {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub l4: L4,
+    /// TCP sequence and acknowledgement numbers. The defaults make a believable stream: see [`CLIENT_ISN`].
+    pub seq: u32,
+    pub ack: u32,
     pub ttl: u8,
+    /// IPv4 type of service or IPv6 traffic class: DSCP and ECN.
+    pub tos: u8,
+    /// 802.1Q and 802.1ad tags, outermost first: TPID and TCI.
+    pub tags: Vec<[u8; 4]>,
     /// IPv4 options or IPv6 extension headers, raw; padded as their standards ask by whoever wrote them. For IPv6 the
     /// first is of type `first_extension`.
     pub extra: Vec<u8>,
@@ -44,10 +63,22 @@ pub struct Frame {
     /// Raw TCP options, a multiple of four bytes.
     pub tcp_options: Vec<u8>,
     pub payload: Vec<u8>,
+    /// Bytes behind the IP packet, as Ethernet adds them to short frames.
+    pub padding: Vec<u8>,
 }
 
+/// A client's initial sequence number.
+pub const CLIENT_ISN: u32 = 0x0102_0304;
+/// A backend's.
+pub const BACKEND_ISN: u32 = 0xa1a2_a3a4;
+
+/// 802.1Q and 802.1ad tags, whose TCI has priority bits set as well.
+pub const TAG_Q: [u8; 4] = [0x81, 0x00, 0xa0, 0x05];
+pub const TAG_AD: [u8; 4] = [0x88, 0xa8, 0x60, 0x64];
+
 impl Frame {
-    /// A frame with 24 bytes of payload and TTL 64, between the client's router and the gateway.
+    /// A client's frame with 24 bytes of payload and TTL 64, between its router and the gateway. Its numbers are those
+    /// of a connection's beginning: what follows the SYN follows on it, and acknowledges the backend's.
     pub fn new(source: &str, destination: &str, l4: L4) -> Frame {
         Frame::between(source.parse().expect("an address"), destination.parse().expect("an address"), l4)
     }
@@ -60,13 +91,60 @@ impl Frame {
             source,
             destination,
             l4,
+            seq: CLIENT_ISN.wrapping_add(u32::from(!l4.has(SYN))),
+            ack: if l4.has(ACK) { BACKEND_ISN.wrapping_add(1) } else { 0 },
             ttl: 64,
+            tos: 40,
+            tags: Vec::new(),
             extra: Vec::new(),
             first_extension: 0,
             fragment: 0,
             tcp_options: Vec::new(),
             payload: b"twenty-four bytes of it.".to_vec(),
+            padding: Vec::new(),
         }
+    }
+
+    pub fn seq(mut self, seq: u32) -> Frame {
+        self.seq = seq;
+        self
+    }
+
+    pub fn ack(mut self, ack: u32) -> Frame {
+        self.ack = ack;
+        self
+    }
+
+    pub fn tags(mut self, tags: &[[u8; 4]]) -> Frame {
+        self.tags = tags.to_vec();
+        self
+    }
+
+    pub fn tos(mut self, tos: u8) -> Frame {
+        self.tos = tos;
+        self
+    }
+
+    /// Pads as Ethernet does, here with bytes that are not zero.
+    pub fn padded(mut self) -> Frame {
+        self.padding = vec![0xee; 26];
+        self
+    }
+
+    /// Bytes from the IP header to the packet's end.
+    pub fn l3_length(&self) -> usize {
+        self.build().len() - self.l3_offset() - self.padding.len()
+    }
+
+    /// Where the IP header begins.
+    pub fn l3_offset(&self) -> usize {
+        14 + 4 * self.tags.len()
+    }
+
+    /// The sequence number behind this segment: SYN and FIN count as one.
+    pub fn end(&self) -> u32 {
+        let flags = u32::from(self.l4.has(SYN)) + u32::from(self.l4.has(FIN));
+        self.seq.wrapping_add(self.payload.len() as u32 + flags)
     }
 
     pub fn payload(mut self, payload: &[u8]) -> Frame {
@@ -119,6 +197,8 @@ impl Frame {
             _ => panic!("one family for both ends"),
         }
         bytes.extend(l4);
+        bytes.extend(&self.padding);
+        bytes.splice(12..12, self.tags.concat());
         bytes
     }
 
@@ -133,7 +213,8 @@ impl Frame {
         let mut ip = MutableIpv4Packet::new(bytes).expect("room");
         ip.set_version(4);
         ip.set_header_length((header / 4) as u8);
-        ip.set_dscp(10);
+        ip.set_dscp(self.tos >> 2);
+        ip.set_ecn(self.tos & 3);
         ip.set_identification(0x4321);
         ip.set_total_length((header + l4) as u16);
         ip.set_ttl(self.ttl);
@@ -147,7 +228,7 @@ impl Frame {
     fn ip6(&self, bytes: &mut [u8], source: Ipv6Addr, destination: Ipv6Addr, l4: usize) {
         let mut ip = MutableIpv6Packet::new(bytes).expect("room");
         ip.set_version(6);
-        ip.set_traffic_class(40);
+        ip.set_traffic_class(self.tos);
         ip.set_flow_label(0x12345);
         ip.set_payload_length((self.extra.len() + l4) as u16);
         ip.set_hop_limit(self.ttl);
@@ -166,7 +247,8 @@ impl Frame {
                 let mut tcp = MutableTcpPacket::new(&mut bytes).expect("room");
                 tcp.set_source(self.source.port());
                 tcp.set_destination(self.destination.port());
-                tcp.set_sequence(0x01020304);
+                tcp.set_sequence(self.seq);
+                tcp.set_acknowledgement(self.ack);
                 tcp.set_data_offset(5 + (self.tcp_options.len() / 4) as u8);
                 tcp.set_flags(flags);
                 tcp.set_window(64240);

@@ -1,45 +1,31 @@
 // SPDX-License-Identifier: GPL-3.0-only
-//! `eg_xdp_ingress`, loaded with maps of its own, filled as the process would fill them.
+//! `eg_xdp_ingress` or `eg_tc_ingress`, loaded with maps of its own, filled as the process would fill them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use eg_abi::{
-    ADDR_SOURCE, ADDR_VIP, Addr, Backend, BackendState, CONF_RETURN_PATH, Conf, Count, Drop as Reason, Event, Flow,
-    FlowKey, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
+    ADDR_SOURCE, ADDR_VIP, Addr, BACKEND_ON_LINK, Backend, BackendState, CONF_RETURN_PATH, Conf, Count, Drop as Reason,
+    Event, Flow, FlowKey, Forward, Guards, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
 };
-use eg_balance::maglev;
+use eg_balance::ring::SLOTS;
+use eg_balance::{Ring, maglev};
 use eg_skel::sock_lookup::LookupSkelBuilder;
-use eg_skel::xdp_ingress::{IngressSkel, IngressSkelBuilder};
 use eg_skel::{Maps, features};
+use libbpf_rs::RingBufferBuilder;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{OpenObject, ProgramInput, ProgramMut, RingBufferBuilder};
 use pnet::util::MacAddr;
 
+use super::hook::Writer;
 use super::judge;
-
-/// What the program returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Aborted,
-    Drop,
-    Pass,
-    Tx,
-    Redirect,
-}
-
-/// What became of one packet.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    pub verdict: Verdict,
-    pub bytes: Vec<u8>,
-}
+use super::runner::{Outcome, Runner};
 
 /// The loaded objects and the maps they share.
 struct Loaded {
-    skel: IngressSkel<'static>,
+    skel: Writer,
     maps: Maps,
     hz: u32,
 }
@@ -59,14 +45,43 @@ enum Holder {
 /// The program with empty maps. When dropped it checks the accounting equation over everything it was given.
 pub struct Gateway {
     holder: Holder,
-    given: Cell<Count>,
+    given: Arc<Mutex<Count>>,
 }
 
 /// BPF_PROG_TEST_RUN lets packets come in by the loopback interface, which has this index.
 pub const INGRESS: u32 = 1;
 
-/// Flows the table holds in tests.
-const FLOWS: u32 = 16384;
+/// What is set before load; the defaults are those of the configuration, except for the size of the table.
+#[derive(Clone, Debug)]
+pub struct Tunables {
+    /// The range of source ports.
+    pub ports: (u32, u32),
+    /// Idle seconds of established and of closing TCP flows.
+    pub timeout_open_s: u32,
+    pub timeout_closing_s: u32,
+    /// ICMP errors of our own a second and CPU.
+    pub icmp_rate: u32,
+    /// Entries of the flow tables, established and half-open.
+    pub flows: u32,
+    pub opening: u32,
+    /// Choices that are random are made by the flow's hash.
+    pub hash_chooses: bool,
+}
+
+impl Default for Tunables {
+    fn default() -> Self {
+        Tunables {
+            ports: (10240, 32767),
+            timeout_open_s: 7440,
+            timeout_closing_s: 60,
+            icmp_rate: 1000,
+            flows: 16384,
+            opening: 16384,
+            hash_chooses: false,
+        }
+    }
+}
+
 /// VIPs, backends and pools that tests use: ids below this are emptied.
 const IDS: u32 = 8;
 
@@ -77,16 +92,21 @@ impl Gateway {
     /// If an object does not load, with what the verifier said.
     pub fn new() -> Gateway {
         // What failed to load once is not tried again for each test: an emulated kernel takes minutes to refuse it.
-        let load = || std::panic::catch_unwind(|| Mutex::new(Loaded::new(10240, 32767))).ok();
+        let load = || std::panic::catch_unwind(|| Mutex::new(Loaded::new(&Tunables::default()))).ok();
         let shared = SHARED.get_or_init(load).as_ref().expect("the objects load; the first test that tried says why");
         let loaded = shared.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.empty();
-        Gateway { holder: Holder::Shared(loaded), given: Cell::default() }
+        Gateway { holder: Holder::Shared(loaded), given: Arc::default() }
     }
 
     /// A gateway of its own with this range of source ports.
     pub fn with_ports(min: u32, max: u32) -> Gateway {
-        Gateway { holder: Holder::Own(Box::new(Loaded::new(min, max))), given: Cell::default() }
+        Gateway::with(&Tunables { ports: (min, max), ..Tunables::default() })
+    }
+
+    /// A gateway of its own with these tunables.
+    pub fn with(tunables: &Tunables) -> Gateway {
+        Gateway { holder: Holder::Own(Box::new(Loaded::new(tunables))), given: Arc::default() }
     }
 
     fn loaded(&self) -> &Loaded {
@@ -101,38 +121,43 @@ impl Gateway {
         &self.loaded().maps
     }
 
-    pub(super) fn skel(&self) -> &IngressSkel<'static> {
+    pub(super) fn writer(&self) -> &Writer {
         &self.loaded().skel
     }
 
     /// A frame that was given counts elsewhere, or later.
     pub(super) fn forget(&self, frame: &[u8]) {
-        let Count { packets, bytes } = self.given.get();
-        self.given.set(Count { packets: packets - 1, bytes: bytes - judge::l3_bytes(frame) });
+        let mut given = self.given.lock().expect("the count");
+        *given = Count { packets: given.packets - 1, bytes: given.bytes - judge::l3_bytes(frame) };
     }
 
     /// Lets one frame come in.
     pub fn receive(&self, frame: &[u8]) -> Outcome {
-        self.run(&self.loaded().skel.progs.eg_xdp_ingress, frame)
+        self.runner().receive(frame)
     }
 
-    pub(super) fn run(&self, program: &ProgramMut<'_>, frame: &[u8]) -> Outcome {
-        let mut out = vec![0; frame.len() + 256];
-        let input = ProgramInput { data_in: Some(frame), data_out: Some(&mut out), ..Default::default() };
-        let output = program.test_run(input).expect("run the program");
-        let verdict = match output.return_value {
-            0 => Verdict::Aborted,
-            1 => Verdict::Drop,
-            2 => Verdict::Pass,
-            3 => Verdict::Tx,
-            4 => Verdict::Redirect,
-            other => panic!("the program returned {other}"),
+    /// What lets frames come in, to give to another thread.
+    pub fn runner(&self) -> Runner {
+        self.runner_of(self.loaded().skel.entry())
+    }
+
+    pub(super) fn runner_of(&self, program: BorrowedFd<'_>) -> Runner {
+        let ways = (1..IDS).filter_map(|id| self.maps().backends.get(id).ok()).map(|b| (b.dmac.to_vec(), b.ifindex));
+        Runner::new(program.try_clone_to_owned().expect("another descriptor"), ways.collect(), Arc::clone(&self.given))
+    }
+
+    /// Instructions that the verifier walked for each program, by name; 0 before 5.16, which does not say.
+    pub fn verified(&self) -> Vec<(String, u32)> {
+        let verified = |program: libbpf_rs::Program<'_>| {
+            let mut info = libbpf_sys::bpf_prog_info::default();
+            let mut size = size_of_val(&info) as u32;
+            let fd = program.as_fd().as_raw_fd();
+            // SAFETY: the kernel writes at most `size` bytes to `info`, in which every pointer and length is zero.
+            let code = unsafe { libbpf_sys::bpf_obj_get_info_by_fd(fd, (&raw mut info).cast(), &raw mut size) };
+            assert_eq!(code, 0, "ask about a program");
+            (program.name().to_string_lossy().into_owned(), info.verified_insns)
         };
-        let bytes = output.data.map(|data| data.to_vec()).unwrap_or_default();
-        let mut given = self.given.get();
-        given += Count { packets: 1, bytes: judge::l3_bytes(frame) };
-        self.given.set(given);
-        Outcome { verdict, bytes }
+        self.loaded().skel.object().progs().map(verified).collect()
     }
 
     /// Packets refused for this reason so far.
@@ -165,6 +190,7 @@ impl Gateway {
             source: Addr::from(source),
             port: at.port().into(),
             state: BackendState::Up.code() as u8,
+            flags: BACKEND_ON_LINK,
             generation: 1,
             ifindex: INGRESS,
             dmac: octets(backend_mac(id)),
@@ -176,39 +202,60 @@ impl Gateway {
         backend
     }
 
-    /// Makes a pool of backends (id, name, weight) and returns its table, whose indexes are those of the list.
-    pub fn pool(&self, id: u32, key: [u64; 2], backends: &[(u32, &str, u32)]) -> maglev::Table {
+    /// Makes a pool of backends (id, name, weight) and returns its ring, whose indexes are those of the list.
+    pub fn pool(&self, id: u32, key: [u64; 2], backends: &[(u32, &str, u32)]) -> Ring {
         let weights: Vec<(&str, u32)> = backends.iter().map(|(_, name, weight)| (*name, *weight)).collect();
-        let table = maglev::Table::new(key, &weights);
+        let ring = maglev::ring(key, &weights);
         let backend = |index: Option<usize>| index.map_or(0, |index| backends[index].0);
-        let slots: Vec<Slot> = (0..maglev::SLOTS)
-            .map(|slot| table.at(slot))
+        let slots: Vec<Slot> = (0..SLOTS)
+            .map(|slot| ring.at(slot))
             .map(|(primary, alternate)| Slot { primary: backend(primary), alternate: backend(alternate) })
             .collect();
         self.maps().rings.set(id, &slots).expect("write a ring");
-        let period = maglev::SLOTS as u32;
+        let period = ring.period() as u32;
         let pool = Pool { hash_key: key, backends: backends.len() as u32, period, ..Pool::default() };
         self.maps().pools.set(id, &pool).expect("write a pool");
-        table
+        ring
     }
 
-    /// Makes a VIP with epoch 1.
+    /// Makes a VIP with epoch 1, by nat.
     pub fn vip(&self, id: u32, at: SocketAddr, proto: u8, pool: u32, snat: bool) {
-        let vip = Vip {
-            addr: Addr::from(at.ip()),
-            port: at.port().into(),
-            proto,
-            epoch: 1,
-            pool,
-            flags: if snat { VIP_SNAT } else { 0 },
-            ..Vip::default()
-        };
-        self.maps().vips.set(id, &vip).expect("write a vip");
-        self.maps().vip_ids.set(&VipKey::new(at, proto), &id).expect("write a vip's id");
-        self.maps().vip_ids.set(&VipKey::any_port(vip.addr), &ADDR_VIP).expect("mark a vip's address");
+        self.set_vip(id, proto, at, Vip { pool, flags: if snat { VIP_SNAT } else { 0 }, ..Vip::default() });
         if !snat {
             self.maps().conf.set(0, &Conf { flags: CONF_RETURN_PATH, ..Conf::default() }).expect("write the conf");
         }
+    }
+
+    /// Sets flags of a VIP without ending its flows.
+    pub fn vip_flags(&self, id: u32, flags: u32) {
+        let vip = self.maps().vips.get(id).expect("read a vip");
+        self.maps().vips.set(id, &Vip { flags: vip.flags | flags, ..vip }).expect("write a vip");
+    }
+
+    /// Jiffies in a second.
+    pub fn hz(&self) -> u32 {
+        self.loaded().hz
+    }
+
+    /// Makes a VIP with epoch 1, by any mode (nat: with SNAT).
+    pub fn vip_by(&self, id: u32, at: SocketAddr, proto: u8, pool: u32, mode: Forward, gue_port: u16) {
+        let flags = if mode == Forward::Nat { VIP_SNAT } else { 0 };
+        let forward = mode.code() as u8;
+        self.set_vip(id, proto, at, Vip { pool, flags, forward, gue_port: gue_port.into(), ..Vip::default() });
+    }
+
+    fn set_vip(&self, id: u32, proto: u8, at: SocketAddr, vip: Vip) {
+        let vip = Vip { addr: Addr::from(at.ip()), port: at.port().into(), proto, epoch: 1, ..vip };
+        self.maps().vips.set(id, &vip).expect("write a vip");
+        self.maps().vip_ids.set(&VipKey::new(at, proto), &id).expect("write a vip's id");
+        self.maps().vip_ids.set(&VipKey::any_port(vip.addr), &ADDR_VIP).expect("mark a vip's address");
+    }
+
+    /// Changes backend `id`.
+    pub fn change_backend(&self, id: u32, change: impl FnOnce(&mut Backend)) {
+        let mut backend = self.maps().backends.get(id).expect("a backend");
+        change(&mut backend);
+        self.maps().backends.set(id, &backend).expect("write a backend");
     }
 
     /// The entry under this key, established or half-open.
@@ -239,24 +286,20 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             let totals = self.maps().totals().expect("the totals");
-            assert_eq!(totals.received(), self.given.get(), "received = forwarded + passed + dropped: {totals:?}");
+            assert_eq!(
+                totals.received(),
+                *self.given.lock().expect("the count"),
+                "received = forwarded + passed + dropped: {totals:?}"
+            );
         }
     }
 }
 
 impl Loaded {
-    fn new(min: u32, max: u32) -> Loaded {
-        // Leaked: a skeleton borrows its object, and the process ends with its tests.
-        let object: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+    fn new(tunables: &Tunables) -> Loaded {
         let hz = features::jiffies_hz().expect("the tick");
-        let mut open = IngressSkelBuilder::default().open(object).expect("open xdp/ingress");
-        let rodata = open.maps.rodata_data.as_deref_mut().expect("rodata");
-        rodata.eg_snat_port_min = min;
-        rodata.eg_snat_port_max = max;
-        rodata.eg_jiffies_hz = hz;
-        open.maps.eg_flows.set_max_entries(FLOWS).expect("the size of the flow table");
-        let skel = open.load().expect("load xdp/ingress");
-
+        let skel = Writer::load(tunables, hz);
+        // Leaked: a skeleton borrows its object, and the process ends with its tests.
         let object = Box::leak(Box::new(MaybeUninit::uninit()));
         let sock =
             LookupSkelBuilder::default().open(object).expect("open sock/lookup").load().expect("load sock/lookup");
@@ -287,6 +330,11 @@ impl Loaded {
             maps.vip_stats.clear(id).expect("clear figures");
             maps.backend_stats.clear(id).expect("clear figures");
             maps.loads.clear(id);
+        }
+        maps.prefixes.clear().expect("clear the prefix lists");
+        maps.guard_conf.set(0, &Guards::default()).expect("clear the limits");
+        for (source, _) in maps.sources.entries().expect("the sources") {
+            maps.sources.delete(&source).expect("delete a source");
         }
         (0..maps.verdicts.capacity()).for_each(|i| maps.verdicts.clear(i).expect("clear the totals"));
         (0..maps.drops.capacity()).for_each(|i| maps.drops.clear(i).expect("clear the drops"));

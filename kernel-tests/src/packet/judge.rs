@@ -3,8 +3,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use pnet::packet::Packet as _;
-use pnet::packet::ethernet::{EtherTypes, EthernetPacket};
 use pnet::packet::ipv4::Ipv4Packet;
 use pnet::packet::ipv6::Ipv6Packet;
 use pnet::packet::tcp::{self, TcpPacket};
@@ -17,33 +15,41 @@ pub struct Seen {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub tcp: bool,
+    pub l3_offset: usize,
     pub l4_offset: usize,
     pub l4_length: usize,
 }
 
-/// L3 bytes as the counters define them: the IP length where it is believable, else all behind the Ethernet header.
+/// Where the IP header begins: behind at most two tags, 802.1Q or 802.1ad. `None` if a tag is cut off.
+fn l3_offset(frame: &[u8]) -> Option<usize> {
+    let mut at = 12;
+    while matches!(frame.get(at..at + 2)?, [0x81, 0x00] | [0x88, 0xa8]) && at < 20 {
+        at += 4;
+    }
+    frame.get(at..at + 2)?;
+    Some(at + 2)
+}
+
+/// L3 bytes as the counters define them: the IP length where it is believable, else all behind the Ethernet header and
+/// its tags.
 pub fn l3_bytes(frame: &[u8]) -> u64 {
-    // A VLAN tag is no part of layer 3.
-    if frame[0] & 1 == 0 && frame[12..14] == [0x81, 0] {
-        return l3_bytes(&[&frame[..12], &frame[16..]].concat());
-    }
-    let rest = frame.len().saturating_sub(14);
-    let eth = EthernetPacket::new(frame).expect("an Ethernet header");
-    // A group address ends the parse there.
+    // A group address ends the parse there, and so does a tag that is cut off.
+    let offset = l3_offset(frame).filter(|_| frame[0] & 1 == 0).unwrap_or(14);
+    let rest = frame.get(offset..).unwrap_or_default();
     if frame[0] & 1 == 1 {
-        return rest as u64;
+        return rest.len() as u64;
     }
-    let claimed = match eth.get_ethertype() {
-        EtherTypes::Ipv4 => Ipv4Packet::new(eth.payload()).filter(|ip| ip.get_version() == 4).and_then(|ip| {
+    let claimed = match frame[offset - 2..offset] {
+        [0x08, 0x00] => Ipv4Packet::new(rest).filter(|ip| ip.get_version() == 4).and_then(|ip| {
             let (header, total) = (usize::from(ip.get_header_length()) * 4, usize::from(ip.get_total_length()));
             (header >= 20 && total >= header).then_some(total)
         }),
-        EtherTypes::Ipv6 => Ipv6Packet::new(eth.payload())
+        [0x86, 0xdd] => Ipv6Packet::new(rest)
             .filter(|ip| ip.get_version() == 6 && !mapped(ip.get_source()) && !mapped(ip.get_destination()))
             .map(|ip| usize::from(ip.get_payload_length()) + 40),
         _ => None,
     };
-    claimed.filter(|claimed| *claimed <= rest).unwrap_or(rest) as u64
+    claimed.filter(|claimed| *claimed <= rest.len()).unwrap_or(rest.len()) as u64
 }
 
 fn mapped(ip: std::net::Ipv6Addr) -> bool {
@@ -52,19 +58,18 @@ fn mapped(ip: std::net::Ipv6Addr) -> bool {
 
 /// Reads a whole TCP or UDP frame; `None` for anything else.
 pub fn read(frame: &[u8]) -> Option<Seen> {
-    let eth = EthernetPacket::new(frame)?;
-    let (source, destination, protocol, offset, length): (IpAddr, IpAddr, u8, usize, usize) = match eth.get_ethertype()
-    {
-        EtherTypes::Ipv4 => {
-            let ip = Ipv4Packet::new(eth.payload())?;
+    let l3 = l3_offset(frame)?;
+    let (source, destination, protocol, offset, length): (IpAddr, IpAddr, u8, usize, usize) = match frame[l3 - 2..l3] {
+        [0x08, 0x00] => {
+            let ip = Ipv4Packet::new(&frame[l3..])?;
             let header = usize::from(ip.get_header_length()) * 4;
             let length = usize::from(ip.get_total_length()).checked_sub(header)?;
-            (ip.get_source().into(), ip.get_destination().into(), ip.get_next_level_protocol().0, 14 + header, length)
+            (ip.get_source().into(), ip.get_destination().into(), ip.get_next_level_protocol().0, l3 + header, length)
         }
-        EtherTypes::Ipv6 => {
-            let ip = Ipv6Packet::new(eth.payload())?;
-            let (mut next, mut offset) = (ip.get_next_header().0, 54);
-            let end = 54 + usize::from(ip.get_payload_length());
+        [0x86, 0xdd] => {
+            let ip = Ipv6Packet::new(&frame[l3..])?;
+            let (mut next, mut offset) = (ip.get_next_header().0, l3 + 40);
+            let end = l3 + 40 + usize::from(ip.get_payload_length());
             while matches!(next, 0 | 43 | 44 | 60) {
                 let size = if next == 44 { 8 } else { 8 + 8 * usize::from(*frame.get(offset + 1)?) };
                 next = *frame.get(offset)?;
@@ -80,6 +85,7 @@ pub fn read(frame: &[u8]) -> Option<Seen> {
         source: SocketAddr::new(source, port(0)),
         destination: SocketAddr::new(destination, port(2)),
         tcp: protocol == 6,
+        l3_offset: l3,
         l4_offset: offset,
         l4_length: length,
     })
@@ -92,7 +98,7 @@ pub fn checksums_hold(frame: &[u8]) -> bool {
     };
     let l4 = &frame[seen.l4_offset..seen.l4_offset + seen.l4_length];
     let ip_holds = !seen.source.is_ipv4()
-        || Ipv4Packet::new(&frame[14..]).is_some_and(|ip| ip.get_checksum() == ipv4::checksum(&ip));
+        || Ipv4Packet::new(&frame[seen.l3_offset..]).is_some_and(|ip| ip.get_checksum() == ipv4::checksum(&ip));
     let l4_holds = match (seen.tcp, seen.source.ip(), seen.destination.ip()) {
         (true, IpAddr::V4(s), IpAddr::V4(d)) => {
             TcpPacket::new(l4).is_some_and(|p| p.get_checksum() == tcp::ipv4_checksum(&p, &s, &d))
@@ -120,23 +126,28 @@ pub fn is_rewrite(input: &[u8], out: &[u8]) -> Result<(), String> {
     let (Some(before), Some(after)) = (read(input), read(out)) else {
         return Err("one of the frames is not TCP or UDP".to_owned());
     };
-    if input.len() != out.len() || before.l4_offset != after.l4_offset || before.tcp != after.tcp {
+    if input.len() != out.len()
+        || before.l4_offset != after.l4_offset
+        || before.l3_offset != after.l3_offset
+        || before.tcp != after.tcp
+    {
         return Err("the shape changed".to_owned());
     }
-    let (ttl, v4) = if before.source.is_ipv4() { (22, true) } else { (21, false) };
+    let (l3, v4) = (before.l3_offset, before.source.is_ipv4());
+    let ttl = l3 + if v4 { 8 } else { 7 };
     if out[ttl] != input[ttl] - 1 {
         return Err(format!("ttl {} became {}", input[ttl], out[ttl]));
     }
     let check = before.l4_offset + if before.tcp { 16 } else { 6 };
     let mut may_change: Vec<usize> = (0..12).chain([ttl, check, check + 1]).collect();
     may_change.extend(before.l4_offset..before.l4_offset + 4);
-    may_change.extend(if v4 { 26..34 } else { 22..54 });
-    may_change.extend(v4.then_some([24, 25]).into_iter().flatten());
+    may_change.extend(if v4 { l3 + 12..l3 + 20 } else { l3 + 8..l3 + 40 });
+    may_change.extend(v4.then_some([l3 + 10, l3 + 11]).into_iter().flatten());
     if let Some(at) = (0..input.len()).find(|at| input[*at] != out[*at] && !may_change.contains(at)) {
         return Err(format!("byte {at} changed from {:#x} to {:#x}", input[at], out[at]));
     }
     let error = |frame: &[u8], seen: &Seen| {
-        let addresses = if v4 { &frame[26..34] } else { &frame[22..54] };
+        let addresses = if v4 { &frame[l3 + 12..l3 + 20] } else { &frame[l3 + 8..l3 + 40] };
         let mut segment = addresses.to_vec();
         segment.extend(&frame[seen.l4_offset..seen.l4_offset + seen.l4_length]);
         ones(&segment)
@@ -148,7 +159,7 @@ pub fn is_rewrite(input: &[u8], out: &[u8]) -> Result<(), String> {
     if !no_udp_checksum && error(input, &before) != error(out, &after) {
         return Err("the L4 checksum no longer fits".to_owned());
     }
-    let header = 14..before.l4_offset;
+    let header = l3..before.l4_offset;
     if v4 && ones(&input[header.clone()]) != ones(&out[header]) {
         return Err("the IPv4 checksum no longer fits".to_owned());
     }

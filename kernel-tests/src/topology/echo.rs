@@ -5,7 +5,7 @@
 //! datagram's own bytes. Both on IPv4 and IPv6, on the same port.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -27,14 +27,19 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Starts all four servers inside `space`; they listen when this returns.
+    /// Starts all four servers inside `space`, on every address; they listen when this returns.
     pub fn start(space: &Netns, number: u8) -> Echo {
+        Echo::start_on(space, number, &["0.0.0.0".parse().expect("an address"), "::".parse().expect("an address")])
+    }
+
+    /// Starts servers on these addresses alone: a datagram's answer then comes from the address it was sent to.
+    pub fn start_on(space: &Netns, number: u8, addresses: &[IpAddr]) -> Echo {
         let stop = Arc::new(AtomicBool::new(false));
         let accepted = Arc::new(AtomicU64::new(0));
         let mut threads = Vec::new();
-        for any in ["0.0.0.0", "[::]"] {
+        for &address in addresses {
             let (tcp, udp) = space.enter(move || {
-                let (tcp, udp) = listen(any);
+                let (tcp, udp) = listen(address);
                 tcp.set_nonblocking(true).expect("nonblocking");
                 udp.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
                 (tcp, udp)
@@ -63,11 +68,11 @@ impl Drop for Echo {
 }
 
 /// The IPv6 sockets must not take the IPv4 port as well.
-fn listen(any: &str) -> (TcpListener, UdpSocket) {
+fn listen(address: IpAddr) -> (TcpListener, UdpSocket) {
     use nix::sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
     };
-    let address: SocketAddr = format!("{any}:{PORT}").parse().expect("an address");
+    let address = SocketAddr::new(address, PORT);
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let open = |kind| {
         let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).expect("a socket");

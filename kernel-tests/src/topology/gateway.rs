@@ -45,7 +45,8 @@ impl<'t> Gateway<'t> {
         gateway
     }
 
-    fn file(&self) -> PathBuf {
+    /// Its configuration file.
+    pub fn file(&self) -> PathBuf {
         self.folder.path().join("gateway.toml")
     }
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! HTTP/1.1 to a backend: one request on one connection, and whether the connection may serve another.
 
+use crate::back::pool::Connected;
+use crate::error::Cause;
 use crate::h1::body::Decoder;
 use crate::h1::encode::{self, Manner};
 use crate::h1::wire::Wire;
-use crate::h1::{Bounds, Length, parse};
+use crate::h1::{Bad, Bounds, Length, parse};
 use crate::head::Head;
-use crate::io::Io;
 use crate::stream::{Abort, Back, Frame, Response, Sink, Source};
-use crate::worker::Worker;
+use crate::worker::{Slot, Worker};
 use bytes::{Buf, Bytes, BytesMut};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -31,11 +32,15 @@ pub(crate) struct H1 {
     sent: bool,
     /// The connection can be used again once the response has ended.
     keep: bool,
+    /// How the backend failed, once it has.
+    fault: Option<Cause>,
+    slot: Slot,
 }
 
 impl H1 {
     /// Begins a request; it leaves with the first flush. `head` went through hygiene: its Content-Length, if any, is right.
-    pub(crate) fn begin(worker: &Rc<Worker>, io: Io, head: &Head, end: bool, bounds: Bounds) -> H1 {
+    pub(crate) fn begin(worker: &Rc<Worker>, connected: Connected, head: &Head, end: bool, bounds: Bounds) -> H1 {
+        let Connected { io, slot } = connected;
         let mut wire = Wire::new(worker, io, BytesMut::new());
         wire.sending = if end { Length::None } else { encode::length(head).unwrap_or(Length::Chunked) };
         let chunked = wire.sending == Length::Chunked;
@@ -44,7 +49,7 @@ impl H1 {
         let keep = head.get("expect").is_none();
         let to_head = head.method() == b"HEAD";
         let (decoder, scanned, informed) = (None, 0, 0);
-        H1 { wire, bounds, to_head, decoder, scanned, informed, answered: false, sent: false, keep }
+        H1 { wire, bounds, to_head, decoder, scanned, informed, answered: false, sent: false, keep, fault: None, slot }
     }
 
     /// Whether any byte of a response came: if not, and the connection had been idle before, the backend most likely
@@ -53,28 +58,42 @@ impl H1 {
         self.answered
     }
 
-    /// The connection, if both messages ended exactly where they should and nothing came behind them.
-    pub(crate) fn into_idle(self) -> Option<Io> {
-        let ended = self.sent && self.decoder.as_ref().is_some_and(Decoder::done);
-        let clean = self.wire.read.is_empty() && self.wire.out.is_empty();
-        let H1 { mut wire, keep, .. } = self;
-        wire.rest();
-        (ended && clean && keep).then_some(wire.io)
+    /// How the backend failed, if it did.
+    pub(crate) fn fault(&self) -> Option<Cause> {
+        self.fault
     }
 
-    fn parse(&mut self) -> Result<Option<Response>, Abort> {
-        let Ok(end) = parse::end(&self.wire.read, &mut self.scanned, self.bounds) else { return Err(Abort::Truncated) };
-        let Some(end) = end else { return Ok(None) };
+    fn failed(&mut self, cause: Cause) -> Abort {
+        self.fault = Some(cause);
+        Abort::Truncated
+    }
+
+    /// The connection ended before the message did.
+    fn cut(&mut self, how: &std::io::Result<usize>) -> Abort {
+        self.failed(if how.is_ok() { Cause::Closed } else { Cause::Reset })
+    }
+
+    /// The connection, if both messages ended exactly where they should and nothing came behind them.
+    pub(crate) fn into_idle(self) -> Option<Connected> {
+        let ended = self.sent && self.decoder.as_ref().is_some_and(Decoder::done);
+        let clean = self.wire.read.is_empty() && self.wire.out.is_empty();
+        let H1 { mut wire, keep, slot, .. } = self;
+        wire.rest();
+        (ended && clean && keep).then_some(Connected { io: wire.io, slot })
+    }
+
+    fn parse(&mut self) -> Result<Option<Response>, Bad> {
+        let Some(end) = parse::end(&self.wire.read, &mut self.scanned, self.bounds)? else { return Ok(None) };
         self.scanned = 0;
         let bytes = self.wire.read.get(..end).unwrap_or_default();
-        let parsed = parse::response(bytes, self.to_head, self.bounds).map_err(|_| Abort::Truncated)?;
+        let parsed = parse::response(bytes, self.to_head, self.bounds)?;
         self.wire.read.advance(end);
         let status = parsed.head.status();
         if status < 200 {
             self.informed += 1;
             // 101 answers an Upgrade, which we never sent.
             if status == 101 || self.informed > INFORMATIONAL {
-                return Err(Abort::Truncated);
+                return Err(Bad::Malformed);
             }
             return Ok(Some(Response::Informational(parsed.head)));
         }
@@ -93,14 +112,14 @@ impl Source for H1 {
             match decoder.decode(&mut self.wire.read) {
                 Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
                 Ok(None) => {}
-                Err(_) => return Poll::Ready(Err(Abort::Truncated)),
+                Err(_) => return Poll::Ready(Err(self.failed(Cause::Malformed))),
             }
             match ready!(self.wire.poll_fill(cx)) {
                 Ok(0) if decoder.until_close() => {
                     *decoder = Decoder::new(Length::None, self.bounds);
                     return Poll::Ready(Ok(Frame::End));
                 }
-                Ok(0) | Err(_) => return Poll::Ready(Err(Abort::Truncated)),
+                how @ (Ok(0) | Err(_)) => return Poll::Ready(Err(self.cut(&how))),
                 Ok(_) => {}
             }
         }
@@ -135,11 +154,13 @@ impl Sink for H1 {
 impl Back for H1 {
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, Abort>> {
         loop {
-            if let Some(response) = self.parse()? {
-                return Poll::Ready(Ok(response));
+            match self.parse() {
+                Ok(Some(response)) => return Poll::Ready(Ok(response)),
+                Ok(None) => {}
+                Err(_) => return Poll::Ready(Err(self.failed(Cause::Malformed))),
             }
             match ready!(self.wire.poll_fill(cx)) {
-                Ok(0) | Err(_) => return Poll::Ready(Err(Abort::Truncated)),
+                how @ (Ok(0) | Err(_)) => return Poll::Ready(Err(self.cut(&how))),
                 Ok(_) => self.answered = true,
             }
         }

@@ -2,39 +2,64 @@
 //! Which fields cross the gateway, and what it adds. Written once for every pair of HTTP versions.
 
 use super::Request;
+use crate::date;
 use crate::error::Refusal;
 use crate::head::Head;
 use crate::observe::Protocol;
+use crate::path;
+use std::borrow::Cow;
 
 /// RFC 9110 section 7.6.1: fields of one connection, not of the message. Upgrade goes with them: what it asks for is not
 /// offered.
 const HOP_BY_HOP: [&[u8]; 7] =
     [b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"http2-settings"];
 
-/// RFC 9110 section 6.5.1: what must not come after the content, because a recipient that merges it into the head would
-/// change what the message means.
-const NOT_IN_TRAILERS: [&[u8]; 20] = [
+/// RFC 9110 section 6.5.1: a sender "MUST NOT generate a trailer field unless the sender knows the corresponding header
+/// field name's definition permits sending it in a trailer section". What frames, routes, authenticates, controls or
+/// describes the content is never permitted, and what says who the client is would be forged: a recipient that merges
+/// trailers into the head would believe it. One list for both directions; [`in_trailers`] adds families of names.
+const NOT_IN_TRAILERS: [&[u8]; 36] = [
     b"age",
+    b"allow",
+    b"alt-svc",
     b"authorization",
     b"cache-control",
-    b"content-encoding",
-    b"content-length",
-    b"content-range",
-    b"content-type",
+    b"clear-site-data",
     b"cookie",
     b"date",
+    b"early-data",
+    b"etag",
     b"expect",
     b"expires",
+    b"forwarded",
+    b"from",
     b"host",
+    b"last-modified",
     b"location",
     b"max-forwards",
+    b"origin",
     b"pragma",
     b"range",
+    b"referer",
+    b"refresh",
     b"retry-after",
+    b"server",
     b"set-cookie",
+    b"strict-transport-security",
     b"trailer",
+    b"true-client-ip",
+    b"user-agent",
     b"vary",
+    b"via",
+    b"warning",
+    b"www-authenticate",
+    b"x-client-ip",
+    b"x-real-ip",
 ];
+
+/// Families of which none is for trailers: description of the content, conditions, negotiation, CORS, proxies.
+const NOT_IN_TRAILERS_PREFIXES: [&[u8]; 7] =
+    [b"accept", b"access-control-", b"content-", b"if-", b"proxy-", b"sec-", b"x-forwarded-"];
 
 /// Brings a request into the form in which it is forwarded, or says what is wrong with it.
 pub(crate) fn request(request: &mut Request) -> Result<(), Refusal> {
@@ -49,7 +74,8 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Refusal> {
     if head.values("expect").any(|value| !value.eq_ignore_ascii_case(b"100-continue")) {
         return Err(Refusal::Expectation);
     }
-    one_authority(head)?;
+    one_authority(head, request.http10)?;
+    one_path(head)?;
     content_length(head, request.end)?;
     let head = &mut request.head;
     if request.protocol != Protocol::H1 && head.fields().any(|(name, value)| belongs_to_h1(name, value)) {
@@ -70,6 +96,11 @@ pub(crate) fn request(request: &mut Request) -> Result<(), Refusal> {
 /// Brings a final response into the form in which it is forwarded.
 pub(crate) fn response(head: &mut Head, request: &Request) -> Result<(), Refusal> {
     hop_by_hop(head);
+    // RFC 9110 section 6.6.1: whoever receives a response without a Date "MUST record the time it was received and append a
+    // corresponding Date header field [...] if it is cached or forwarded downstream".
+    if head.get("date").is_none() {
+        head.push(b"date", date::now().as_bytes()).map_err(|_| Refusal::BadGateway)?;
+    }
     // What the backend spoke.
     head.push(b"via", via(false, Protocol::H1)).map_err(|_| Refusal::BadGateway)?;
     if let Some(alt_svc) = request.view.alt_svc.as_ref().filter(|_| request.protocol != Protocol::H3) {
@@ -87,7 +118,13 @@ pub(crate) fn informational(head: &mut Head) {
 /// Brings trailers into the form in which they are forwarded.
 pub(crate) fn trailers(trailers: &mut Head) {
     hop_by_hop(trailers);
-    trailers.retain(|name, _| !NOT_IN_TRAILERS.contains(&name));
+    trailers.retain(|name, _| in_trailers(name));
+}
+
+/// Whether a field may come in trailers. Digests are made for them (RFC 9530 section 2).
+fn in_trailers(name: &[u8]) -> bool {
+    let family = NOT_IN_TRAILERS_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    name == b"content-digest" || !(family || NOT_IN_TRAILERS.contains(&name))
 }
 
 /// Removes what is the connection's: the known fields, and those that Connection names, but not what frames or routes the
@@ -108,7 +145,8 @@ fn belongs_to_h1(name: &[u8], value: &[u8]) -> bool {
 }
 
 /// RFC 9113 section 8.3.1: Host must not differ from the authority. Afterwards the authority is the only place for it.
-fn one_authority(head: &mut Head) -> Result<(), Refusal> {
+/// RFC 9112 section 3.2, RFC 9114 section 4.3.1: one of both there must be; only HTTP/1.0 knows none.
+fn one_authority(head: &mut Head, http10: bool) -> Result<(), Refusal> {
     let mut hosts = head.values("host");
     let (first, second) = (hosts.next().map(<[u8]>::to_vec), hosts.next());
     if second.is_some() {
@@ -123,7 +161,19 @@ fn one_authority(head: &mut Head) -> Result<(), Refusal> {
         }
         head.remove("host");
     }
-    Ok(())
+    if head.authority().is_empty() && !http10 { Err(Refusal::BadRequest) } else { Ok(()) }
+}
+
+/// What is matched against routes is what is forwarded: a backend must not find another path in it than we did.
+fn one_path(head: &mut Head) -> Result<(), Refusal> {
+    if head.path() == b"*" {
+        return Ok(());
+    }
+    let changed = match path::normal(head.path()).map_err(|_| Refusal::BadRequest)? {
+        Cow::Borrowed(_) => return Ok(()),
+        Cow::Owned(changed) => changed,
+    };
+    head.set_path(&changed).map_err(|_| Refusal::BadRequest)
 }
 
 fn content_length(head: &Head, end: bool) -> Result<(), Refusal> {

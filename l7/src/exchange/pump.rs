@@ -66,6 +66,11 @@ impl<'a> Pump<'a> {
         matches!(self.up, Up::Done | Up::Finish(_))
     }
 
+    /// Whether the backend's next bytes are what everything waits for.
+    pub(super) fn waits_for_backend(&self) -> bool {
+        matches!(self.down, Down::Read)
+    }
+
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, front: &mut impl Front, back: &mut impl Back) -> Poll<Ended> {
         if self.watch.worker().phase() == Phase::Aborting {
             return Poll::Ready(Ended::Broken(Abort::Internal));

@@ -2,6 +2,7 @@
 //! Answers a request ourselves, with a status from the table in `error` and a body that says nothing more.
 
 use super::Request;
+use crate::date;
 use crate::error::Refusal;
 use crate::head::{Head, HeadError};
 use crate::stream::{Abort, Front};
@@ -47,6 +48,8 @@ async fn send(head_only: bool, refusal: Refusal, front: &mut impl Front) -> Resu
 /// The head of a refusal, for those who have no request to answer (a head that could not be parsed).
 pub(crate) fn head(refusal: Refusal) -> Result<Head, HeadError> {
     let mut head = Head::response(refusal.status())?;
+    // RFC 9110 section 6.6.1: whoever originates a response and has a clock must say when.
+    head.push(b"date", date::now().as_bytes())?;
     head.push(b"content-type", b"text/plain")?;
     head.push(b"content-length", refusal.text().len().to_string().as_bytes())?;
     if refusal == Refusal::Method {

@@ -24,20 +24,23 @@ use std::time::Duration;
 use stream::Stream;
 use tokio::io::AsyncWrite;
 
-/// How long, and for how many bytes, we go on reading what a client sends after our last response: closing while it still
-/// sends would reset the connection and might destroy that response (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
+/// How long we go on reading what a client sends after our last response: closing while it still sends would reset the
+/// connection and might destroy that response (RFC 9112 section 9.6). A client that sends nothing for the pause has read
+/// it or is gone; one that sends for longer than the whole is not listening. Bytes are no bound: discarding them costs
+/// less than taking them as a body would, and many clients look for a response only when all is sent.
+const LINGER_PAUSE: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(30);
 
 /// Empty lines before a request that are forgiven (RFC 9112 section 2.2: "at least one").
 const EMPTY_LINES: usize = 2;
 
-/// Serves the connection to its end. `read` holds what was read of it already.
-pub(super) async fn serve(client: Client, io: Io, read: BytesMut) {
-    let watch = Watch::new(&client.worker);
+/// Serves the connection to its end. `read` holds what was read of it already; if that is something, `watch` keeps the
+/// deadline of the head that it begins.
+pub(super) async fn serve(client: Client, io: Io, read: BytesMut, watch: Watch) {
+    let mut begun = !read.is_empty();
     let mut wire = Wire::new(&client.worker, io, read);
     loop {
-        match next(&client, &mut wire, &watch).await {
+        match next(&client, &mut wire, &watch, std::mem::take(&mut begun)).await {
             Next::Closed => return close(wire, &watch, false).await,
             Next::Gone => return,
             Next::Refused(refusal) => {
@@ -86,15 +89,16 @@ enum Next {
     Gone,
 }
 
-/// Waits for a request's head.
-async fn next(client: &Client, wire: &mut Wire, watch: &Watch) -> Next {
+/// Waits for a request's head; `begun` says that its deadline is set.
+async fn next(client: &Client, wire: &mut Wire, watch: &Watch, mut begun: bool) -> Next {
     let view = client.binding.view();
     let limits = &view.snapshot.limits;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.head_fields };
     let mut scanned = 0;
     let mut empty_lines = 0;
-    let mut begun = false;
-    watch.arm(limits.keep_alive);
+    if !begun {
+        watch.arm(limits.keep_alive);
+    }
     poll_fn(|cx| {
         loop {
             while empty_lines < EMPTY_LINES && wire.read.starts_with(b"\r\n") {
@@ -154,9 +158,9 @@ fn answer(wire: &mut Wire, refusal: Refusal) {
 
 /// Sends what is left, says that no more comes, and with `linger` reads what the client still sends.
 async fn close(mut wire: Wire, watch: &Watch, linger: bool) {
-    watch.arm(LINGER);
-    let mut left = LINGER_BYTES;
+    let ends = watch.worker().now() + LINGER;
     let mut shut = false;
+    watch.arm(LINGER_PAUSE);
     poll_fn(|cx| {
         if watch.expired(cx) || watch.worker().phase() == Phase::Aborting {
             return Poll::Ready(());
@@ -168,15 +172,17 @@ async fn close(mut wire: Wire, watch: &Watch, linger: bool) {
                 Poll::Ready(Ok(())) => shut = true,
             }
         }
-        while linger && left > 0 {
+        if !linger {
+            return Poll::Ready(());
+        }
+        loop {
             wire.read.clear();
             match wire.poll_fill(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0) | Err(_)) => break,
-                Poll::Ready(Ok(n)) => left = left.saturating_sub(n),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => watch.arm(LINGER_PAUSE.min(ends.saturating_duration_since(watch.worker().now()))),
             }
         }
-        Poll::Ready(())
     })
     .await;
     wire.read.clear();

@@ -5,6 +5,7 @@
 //! is the exchange's business. Credit for the request's body is given back only when the exchange is done with a frame.
 
 mod stream;
+mod tap;
 
 use super::Client;
 use crate::exchange;
@@ -20,6 +21,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use stream::Stream;
+use tap::{Seen, Tap};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// How long a connection that was told to go may stay without a stream: the time for GOAWAY's second step, whose PING a
@@ -42,16 +44,28 @@ pub(super) async fn serve(client: Client, io: impl AsyncRead + AsyncWrite + Unpi
     let watch = Watch::new(&client.worker);
     let limits = client.binding.view().snapshot.limits.clone();
     watch.arm(limits.handshake);
+    let (io, seen) = Tap::new(io);
     let Some(mut connection) = handshake(&client, io, &limits, &watch).await else { return };
     let client = Rc::new(client);
     let streams = Rc::new(Cell::new(0));
     let mut state = State::default();
+    let mut head = Head { seen, watch: Watch::new(&client.worker), number: None, cut: false };
     watch.arm(limits.keep_alive);
     poll_fn(|cx| {
         loop {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => spawn(&client, &streams, request, respond),
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Pending if head.too_slow(cx, streams.get(), &limits) => {
+                    // What it may not do, and nothing of it can be answered on a stream that is not there yet. Nobody else on
+                    // the connection can go on either: RFC 9113 section 4.3 lets no other frame into a header block.
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    watch.arm(GOODBYE);
+                }
+                Poll::Pending if head.cut => match watch.expired(cx) {
+                    true => return Poll::Ready(()),
+                    false => return Poll::Pending,
+                },
                 Poll::Pending => match state.step(cx, &watch, &mut connection, streams.get(), &limits) {
                     Step::Wait => return Poll::Pending,
                     Step::Again => {}
@@ -90,6 +104,31 @@ async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
         Poll::Pending => Poll::Pending,
     })
     .await
+}
+
+/// The deadline for a request's head, which HTTP/2 may spread over frames.
+struct Head {
+    seen: Rc<Seen>,
+    watch: Watch,
+    /// The head that the deadline is for.
+    number: Option<u64>,
+    cut: bool,
+}
+
+impl Head {
+    /// Whether a head has been coming for too long; true once.
+    fn too_slow(&mut self, cx: &Context<'_>, streams: usize, limits: &Limits) -> bool {
+        let open = self.seen.open(streams == 0);
+        if open != self.number {
+            self.number = open;
+            match open {
+                Some(_) => self.watch.arm(limits.head),
+                None => self.watch.disarm(),
+            }
+        }
+        let late = self.watch.expired(cx) && self.seen.starved();
+        late && !std::mem::replace(&mut self.cut, true)
+    }
 }
 
 /// The connection's own deadlines and goodbye.

@@ -39,7 +39,8 @@ pub(super) async fn serve(mut client: Client, stream: TcpStream) {
         h2::serve(client, io).await;
     } else {
         client.live.speaks(Protocol::H1);
-        h1::serve(client, io, BytesMut::new()).await;
+        let watch = Watch::new(&client.worker);
+        h1::serve(client, io, BytesMut::new(), watch).await;
     }
 }
 
@@ -55,27 +56,36 @@ async fn clear(client: Client, io: Io) {
             if compared > 0 && (!same || compared == PREFACE.len()) {
                 return Poll::Ready(true);
             }
+            let begun = compared > 0;
             match wire.poll_fill(cx) {
+                // A head has begun, whichever it will be.
+                Poll::Ready(Ok(1..)) if !begun => watch.arm(client.binding.view().snapshot.limits.head),
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(false),
-                Poll::Pending if watch.expired(cx) || client.worker.phase() >= Phase::Draining => {
-                    return Poll::Ready(false);
+                Poll::Pending => {
+                    let (late, phase) = (watch.expired(cx), client.worker.phase());
+                    match begun {
+                        true if phase == Phase::Aborting => return Poll::Ready(false),
+                        // HTTP/1 can say so.
+                        true if late => return Poll::Ready(true),
+                        false if late || phase >= Phase::Draining => return Poll::Ready(false),
+                        _ => return Poll::Pending,
+                    }
                 }
-                Poll::Pending => return Poll::Pending,
             }
         }
     });
     if !known.await {
         return;
     }
-    drop(watch);
     let Wire { io, read, .. } = wire;
     if read.starts_with(PREFACE) {
+        drop(watch);
         client.live.speaks(Protocol::H2);
         h2::serve(client, Rewind { first: read, io }).await;
     } else {
         client.live.speaks(Protocol::H1);
-        h1::serve(client, io, read).await;
+        h1::serve(client, io, read, watch).await;
     }
 }
 

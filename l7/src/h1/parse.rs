@@ -14,8 +14,6 @@ pub(crate) struct Request {
     pub(crate) http10: bool,
     /// The client wants to keep the connection.
     pub(crate) keep_alive: bool,
-    /// The client waits for a 100 before it sends the body.
-    pub(crate) expects: bool,
 }
 
 /// A response's head, and how the connection goes on.
@@ -96,8 +94,7 @@ pub(crate) fn request(bytes: &[u8], bounds: Bounds) -> Result<Request, Bad> {
         _ => return Err(Bad::Malformed),
     };
     let keep_alive = !framing.close && (minor == 1 || framing.keep_alive);
-    let expects = minor == 1 && head.get("expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
-    Ok(Request { head, body, http10: minor == 0, keep_alive, expects })
+    Ok(Request { head, body, http10: minor == 0, keep_alive })
 }
 
 /// Parses a whole response head as found by [`end`]. `to_head` says that it answers a HEAD request.

@@ -80,6 +80,8 @@ pub(crate) struct Connection {
     pub(super) quic: Box<Quic>,
     pub(super) h3: Option<h3::Connection>,
     pub(super) streams: HashMap<u64, Stream>,
+    /// Streams whose head has not come, and since when it comes.
+    opening: HashMap<u64, Instant>,
     /// Streams whose exchange is over, until quiche has delivered what they sent. True: worth waiting for.
     finishing: HashMap<u64, bool>,
     /// One past the largest request id seen.
@@ -112,6 +114,7 @@ impl Connection {
             quic: Box::new(quic),
             h3: None,
             streams: HashMap::new(),
+            opening: HashMap::new(),
             finishing: HashMap::new(),
             next_request: 0,
             goodbye: None,
@@ -139,6 +142,7 @@ impl Connection {
             self.idle_since = now;
             self.ping_at = now + self.ping_interval();
         }
+        self.note_openings(now);
         self.events(arrived, &mut woke);
         self.sweep();
         self.advance_goodbye(now);
@@ -152,6 +156,15 @@ impl Connection {
         woke
     }
 
+    /// HTTP/3 says nothing of a stream before it has a whole head of it, which may never come.
+    fn note_openings(&mut self, now: Instant) {
+        for id in self.quic.readable().filter(|id| id % 4 == 0) {
+            if !self.streams.contains_key(&id) && !self.finishing.contains_key(&id) {
+                self.opening.entry(id).or_insert(now);
+            }
+        }
+    }
+
     fn events(&mut self, arrived: &mut Vec<Arrived>, woke: &mut bool) {
         loop {
             let Some(h3) = &mut self.h3 else { return };
@@ -161,10 +174,17 @@ impl Connection {
                 }
                 Ok((id, Event::Data)) => self.wake_reader(id, woke),
                 Ok((id, Event::Finished)) => {
+                    if self.opening.contains_key(&id) {
+                        // RFC 9114 section 4.1: "When a server does not receive a complete request", H3_REQUEST_INCOMPLETE.
+                        self.reset_unserved(id, Abort::Incomplete);
+                    }
                     if let Some(stream) = self.streams.get_mut(&id) {
                         stream.request_ended();
                     }
                     self.wake_reader(id, woke);
+                }
+                Ok((id, Event::Reset(_))) if self.opening.contains_key(&id) => {
+                    self.reset_unserved(id, Abort::Cancelled)
                 }
                 Ok((id, Event::Reset(_))) => self.cancel(id, woke),
                 Ok((_, Event::PriorityUpdate | Event::GoAway)) => {}
@@ -213,6 +233,7 @@ impl Connection {
         if self.finishing.contains_key(&id) {
             return;
         }
+        self.opening.remove(&id);
         self.next_request = self.next_request.max(id.saturating_add(4));
         if self.goodbye.as_ref().and_then(|goodbye| goodbye.exact).is_some_and(|exact| id >= exact) {
             return self.reset_unserved(id, Abort::Refused);
@@ -250,6 +271,7 @@ impl Connection {
 
     fn reset_unserved(&mut self, id: u64, why: Abort) {
         self.shutdown(id, why);
+        self.opening.remove(&id);
         self.finishing.insert(id, false);
     }
 
@@ -352,7 +374,8 @@ impl Connection {
             (None, _) if self.streams.is_empty() => Some(self.idle_since + self.limits.keep_alive),
             (None, _) => Some(self.ping_at),
         };
-        [self.quic.timeout_instant(), own].into_iter().flatten().min()
+        let head = self.opening.values().min().filter(|_| !over).map(|&since| since + self.limits.head);
+        [self.quic.timeout_instant(), own, head].into_iter().flatten().min()
     }
 
     /// Acts on deadlines that have passed.
@@ -361,6 +384,9 @@ impl Connection {
         if self.h3.is_none() && now >= self.began + self.limits.handshake {
             let _ = self.quic.close(false, 0, b"");
         }
+        let late = |(&id, &since): (&u64, &Instant)| (now >= since + self.limits.head).then_some(id);
+        let late: Vec<u64> = self.opening.iter().filter_map(late).collect();
+        late.into_iter().for_each(|id| self.reset_unserved(id, Abort::Timeout));
         let idle = self.h3.is_some() && self.goodbye.is_none() && self.streams.is_empty();
         if idle && now >= self.idle_since + self.limits.keep_alive {
             let _ = self.quic.close(true, H3_NO_ERROR, b"");

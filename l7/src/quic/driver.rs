@@ -321,13 +321,15 @@ impl Driver {
 
     /// A connection for a client's first packet; none when it is refused.
     fn open(&mut self, destination: &[u8], source: &[u8], info: RecvInfo) -> Option<Rc<Shared>> {
-        if self.phase >= Phase::Draining {
+        let live = Some(self.phase).filter(|phase| *phase < Phase::Draining);
+        let live = live.and_then(|_| Live::accept(&self.worker, &self.binding));
+        let Some(live) = live else {
             if let Some(answer) = packet::refuse(destination, source, CONNECTION_REFUSED) {
                 self.counters().refused.add(1);
                 self.answer(&answer, info);
             }
             return None;
-        }
+        };
         let view = self.binding.view();
         if !Rc::ptr_eq(&view, &self.setup.view) {
             match Setup::new(view) {
@@ -345,7 +347,6 @@ impl Driver {
         );
         let quic = accepted.inspect_err(|error| tracing::warn!(%error, "cannot open a QUIC connection")).ok()?;
         let (http, limits) = (Rc::clone(&self.setup.http), Rc::clone(&self.setup.limits));
-        let live = Live::accept(&self.worker, &self.binding);
         let mut connection = Connection::new(quic, http, limits, info, live);
         connection.ids.insert(id.to_vec());
         connection.original = Some(destination.to_vec());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! A listener as one worker sees it, and the connections that are open on it.
 
-use super::Worker;
+use super::{Slot, Worker};
 use crate::back::pool::Choice;
 use crate::observe::{ListenerCounters, Protocol};
 use crate::snapshot::{Listener, Route, Snapshot};
@@ -78,24 +78,28 @@ pub struct Live {
     worker: Rc<Worker>,
     counters: Arc<ListenerCounters>,
     protocol: Cell<Option<Protocol>>,
+    _slot: Slot,
 }
 
 impl Live {
-    /// A connection was accepted.
-    pub fn accept(worker: &Rc<Worker>, binding: &Binding) -> Live {
+    /// A connection was accepted; `None` when there are as many as there may be.
+    pub(crate) fn accept(worker: &Rc<Worker>, binding: &Binding) -> Option<Live> {
+        let slot = worker.clients.take()?;
         worker.live.set(worker.live.get() + 1);
         if let Some(gauge) = &worker.gauge {
             gauge.up();
         }
         let counters = Arc::clone(&binding.view.borrow().counters);
-        Live { worker: Rc::clone(worker), counters, protocol: Cell::new(None) }
+        counters.connections(None).active.add(1);
+        Some(Live { worker: Rc::clone(worker), counters, protocol: Cell::new(None), _slot: slot })
     }
 
     /// Now it is known what it speaks. Only the first call counts.
     pub fn speaks(&self, protocol: Protocol) {
         if self.protocol.get().is_none() {
             self.protocol.set(Some(protocol));
-            let connections = self.counters.connections(protocol);
+            self.counters.connections(None).active.sub(1);
+            let connections = self.counters.connections(Some(protocol));
             connections.accepted.add(1);
             connections.active.add(1);
         }
@@ -108,8 +112,11 @@ impl Drop for Live {
         if let Some(gauge) = &self.worker.gauge {
             gauge.down();
         }
-        if let Some(protocol) = self.protocol.get() {
-            self.counters.connections(protocol).active.sub(1);
+        let protocol = self.protocol.get();
+        let connections = self.counters.connections(protocol);
+        connections.active.sub(1);
+        if protocol.is_none() {
+            connections.accepted.add(1);
         }
     }
 }

@@ -80,7 +80,7 @@ impl Gateway {
             routes: Routes::new(vec![Route { path: "/".into(), pool }]),
         });
         let snapshot = Snapshot { generation: 1, listeners: vec![listener], limits: Limits::default() };
-        let options = Options { workers: 1, pin_cores: false };
+        let options = Options { workers: 1, ..eg_l7::Options::default() };
         let edge = Edge::start(Arc::new(snapshot), options, steering).unwrap();
         let found = edge.local_addresses().into_iter().find(|(_, _, transport)| *transport == Transport::Udp);
         let counters = Arc::clone(&edge.counters()[0]);
@@ -99,7 +99,7 @@ impl Gateway {
 
     /// HTTP/3 connections that are open.
     pub(crate) fn live(&self) -> u64 {
-        self.listener().connections(eg_l7::observe::Protocol::H3).active.get()
+        self.listener().connections(Some(eg_l7::observe::Protocol::H3)).active.get()
     }
 
     /// Bytes of bodies that the backend has handed to its sockets.

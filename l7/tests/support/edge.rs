@@ -15,7 +15,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An edge with one listener.
 pub fn edge(scheme: Scheme, backends: &[SocketAddr], limits: Limits) -> (Edge, SocketAddr) {
-    let edge = Edge::start(snapshot(scheme, backends, limits), Options { workers: 1, pin_cores: false }, None).unwrap();
+    let edge =
+        Edge::start(snapshot(scheme, backends, limits), Options { workers: 1, ..eg_l7::Options::default() }, None)
+            .unwrap();
     let address = edge.local_addresses().into_iter().find(|(_, _, t)| *t == Transport::Tcp).unwrap().1;
     (edge, address)
 }
@@ -108,11 +110,12 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends a request and returns the whole answer of a connection that closes.
+/// Sends a request and returns the whole answer of a connection that closes, without the line of the date.
 pub fn ask(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = connect(address);
     stream.write_all(request).unwrap();
-    String::from_utf8_lossy(&read_to_end(&mut stream).0).into_owned()
+    let text = String::from_utf8_lossy(&read_to_end(&mut stream).0).into_owned();
+    text.split_inclusive('\n').filter(|line| !line.starts_with("date: ")).collect()
 }
 
 /// Waits until `holds`.

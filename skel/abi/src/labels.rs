@@ -30,6 +30,7 @@ macro_rules! labels {
         }
     };
 }
+pub(crate) use labels;
 
 labels! {
     /// `enum eg_backend_state`
@@ -82,14 +83,6 @@ labels! {
 }
 
 labels! {
-    /// `enum eg_on_down`: the words of a pool's `on_backend_down`
-    pub enum OnDown {
-        Keep = 0 => "keep",
-        Repick = 1 => "repick",
-    }
-}
-
-labels! {
     /// `enum eg_flow_dir`
     pub enum FlowDir {
         Forward = 0 => "forward",
@@ -132,9 +125,18 @@ labels! {
         Handshake = 11 => "handshake",
         TooBig = 12 => "too_big",
         Tail = 13 => "tail",
-        Icmp = 14 => "icmp",
-        FragmentOverlap = 15 => "fragment_overlap",
-        FragmentEarly = 16 => "fragment_early",
+        BackendDown = 14 => "backend_down",
+        BadSource = 15 => "bad_source",
+        BadFlags = 16 => "bad_flags",
+        PortZero = 17 => "port_zero",
+        Denied = 18 => "denied",
+        NotAllowed = 19 => "not_allowed",
+        SourceRate = 20 => "source_rate",
+        FlowRate = 21 => "flow_rate",
+        UdpRate = 22 => "udp_rate",
+        Amplification = 23 => "amplification",
+        FragmentOverlap = 24 => "fragment_overlap",
+        FragmentEarly = 25 => "fragment_early",
     }
 }
 
@@ -146,6 +148,16 @@ labels! {
         Expired = 2 => "expired",
         Reopened = 3 => "reopened",
         Taken = 4 => "taken",
+        Down = 5 => "down",
+    }
+}
+
+labels! {
+    /// `enum eg_prefix_verdict`
+    pub enum PrefixVerdict {
+        Allow = 0 => "allow",
+        Deny = 1 => "deny",
+        Other = 2 => "other",
     }
 }
 
@@ -168,7 +180,7 @@ mod tests {
             assert_eq!(Drop::from_code(drop.code()), Some(*drop));
         }
         assert_eq!(Drop::from_code(0), None);
-        assert_eq!(Drop::from_code(17), None);
+        assert_eq!(Drop::from_code(26), None);
         assert_eq!(Drop::NoBackend.label(), "no_backend");
     }
 }

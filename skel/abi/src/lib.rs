@@ -13,17 +13,18 @@
 )]
 
 mod addr;
+pub mod backend;
 pub mod cid;
 mod labels;
 mod plain;
 mod types;
 
 pub use addr::{Addr, Be16};
-pub use labels::{Algorithm, BackendState, Drop, EventKind, FlowDir, FlowState, Forward, Miss, OnDown, Verdict};
+pub use labels::{Algorithm, BackendState, Drop, EventKind, FlowDir, FlowState, Forward, Miss, PrefixVerdict, Verdict};
 pub use plain::Plain;
 pub use types::{
-    Backend, Conf, Count, Event, Flow, FlowKey, Frag, FragKey, FragRange, Held, Listener, ListenerKey, Load, Meta, Pool, Slot, Stats, Vip, VipKey,
-    Worker,
+    Affinity, AffinityKey, Backend, Bucket, Conf, Count, Event, Flow, FlowKey, Frag, FragKey, FragRange, Guards, Held, Latency, Listener, ListenerKey,
+    Load, Meta, Pool, Prefix, Slot, Source, Stats, Vip, VipKey, Worker,
 };
 
 /// `EG_ABI`: pins live under `v<ABI>/`, and maps of another one are never opened.
@@ -60,6 +61,28 @@ pub const ADDR_SOURCE: u32 = 2;
 pub const BACKEND_ON_LINK: u8 = 1;
 /// `EG_CONF_RETURN_PATH` of [`Conf::flags`].
 pub const CONF_RETURN_PATH: u32 = 1;
+/// `EG_VIP_REPICK` of [`Vip::flags`].
+pub const VIP_REPICK: u32 = 4;
+/// `EG_VIP_RESET` of [`Vip::flags`].
+pub const VIP_RESET: u32 = 8;
+/// `EG_ADDR_PASS`: what carries no VIP at the address is the stack's.
+pub const ADDR_PASS: u32 = 4;
+/// `EG_ADDR_RESET`: TCP to what carries no VIP is reset.
+pub const ADDR_RESET: u32 = 8;
+/// `EG_VIP_GUARD_PREFIX` of [`Vip::flags`].
+pub const VIP_GUARD_PREFIX: u32 = 1 << 8;
+/// `EG_VIP_GUARD_PACKETS` of [`Vip::flags`].
+pub const VIP_GUARD_PACKETS: u32 = 1 << 9;
+/// `EG_VIP_GUARD_FLOWS` of [`Vip::flags`].
+pub const VIP_GUARD_FLOWS: u32 = 1 << 10;
+/// `EG_VIP_GUARD_UDP` of [`Vip::flags`].
+pub const VIP_GUARD_UDP: u32 = 1 << 11;
+/// `EG_VIP_GUARD_AMPLIFY` of [`Vip::flags`].
+pub const VIP_GUARD_AMPLIFY: u32 = 1 << 12;
+/// Every guard of [`Vip::flags`]: bits that change without ending a flow.
+pub const VIP_GUARDS: u32 = VIP_GUARD_PREFIX | VIP_GUARD_PACKETS | VIP_GUARD_FLOWS | VIP_GUARD_UDP | VIP_GUARD_AMPLIFY;
+/// `EG_GUARD_TICK_SHIFT`: buckets are kept in jiffies / 2^this.
+pub const GUARD_TICK_SHIFT: u32 = 24;
 /// `EG_FLOW_CLAIM`: in `pad[0]` of a flow's key, says that the entry is no flow. Readers skip it.
 pub const FLOW_CLAIM: u8 = 1;
 

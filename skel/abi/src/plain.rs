@@ -52,7 +52,7 @@ macro_rules! integers {
         }
     )*};
 }
-integers!(u8, u16, u32, u64);
+integers!(u8, u16, u32, u64, i64);
 
 impl<const N: usize> Field for [u8; N] {
     fn put(&self, out: &mut dyn Iterator<Item = &mut u8>) {
@@ -83,12 +83,31 @@ impl Field for Addr {
     }
 }
 
+impl Plain for Addr {
+    type Bytes = [u8; 16];
+    fn to_bytes(&self) -> Self::Bytes {
+        self.b
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(|b| Addr { b })
+    }
+}
+
 impl Field for Be16 {
     fn put(&self, out: &mut dyn Iterator<Item = &mut u8>) {
         put_bytes(&self.0, out);
     }
     fn take(input: &mut &[u8]) -> Option<Self> {
         take_bytes(input).map(Be16)
+    }
+}
+
+impl Field for crate::Bucket {
+    fn put(&self, out: &mut dyn Iterator<Item = &mut u8>) {
+        put_bytes(&self.to_bytes(), out);
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        take_bytes::<16>(input).and_then(|b| crate::Bucket::from_bytes(&b))
     }
 }
 

@@ -40,7 +40,7 @@ plain_struct! {
         pub forward: u8,
         pub epoch: u32,
         pub pool: u32,
-        /// [`crate::VIP_SNAT`], [`crate::VIP_STABLE`]
+        /// [`crate::VIP_SNAT`], [`crate::VIP_STABLE`], [`crate::VIP_REPICK`], [`crate::VIP_RESET`], [`crate::VIP_GUARD_PREFIX`] and so on
         pub flags: u32,
         pub gue_port: Be16,
         pub pad: [u8; 2],
@@ -65,6 +65,16 @@ plain_struct! {
         /// L3 bytes; 0 is unknown.
         pub mtu: u16,
         pub weight: u16,
+        /// Of an outstanding flow, where the pool chooses by latency.
+        pub price: u32,
+    }
+}
+
+plain_struct! {
+    /// Element of `eg_latencies`, in nanoseconds; `seen` 0 is none.
+    pub struct Latency {
+        pub value: u64,
+        pub seen: u64,
     }
 }
 
@@ -74,10 +84,7 @@ plain_struct! {
 pub struct Load {
     pub flows: i64,
     pub outstanding: i64,
-    /// ns
-    pub latency: u64,
-    /// ns of CLOCK_MONOTONIC
-    pub at: u64,
+    pub latency: Latency,
 }
 
 plain_struct! {
@@ -89,11 +96,27 @@ plain_struct! {
         pub period: u32,
         /// [`crate::Algorithm`]
         pub algorithm: u8,
-        /// [`crate::OnDown`]
-        pub on_down: u8,
         pub prefix4: u8,
         pub prefix6: u8,
-        pub pad: u32,
+        pub pad: u8,
+        pub affinity_s: u32,
+    }
+}
+
+plain_struct! {
+    /// Key of `eg_affinities`.
+    pub struct AffinityKey {
+        pub addr: Addr,
+        pub pool: u32,
+    }
+}
+
+plain_struct! {
+    /// Value of `eg_affinities`.
+    pub struct Affinity {
+        pub backend: u32,
+        pub generation: u32,
+        pub seen: u32,
     }
 }
 
@@ -254,6 +277,49 @@ impl core::ops::AddAssign for Count {
     fn add_assign(&mut self, other: Count) {
         self.packets = self.packets.wrapping_add(other.packets);
         self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
+}
+
+plain_struct! {
+    /// Key of the trie in `eg_prefixes`: the first `len` bits of the 128 count, 96 and more for IPv4.
+    pub struct Prefix {
+        pub len: u32,
+        pub addr: Addr,
+    }
+}
+
+plain_struct! {
+    /// A limit, in jiffies / 2^[`crate::GUARD_TICK_SHIFT`].
+    pub struct Bucket {
+        /// What one thing costs.
+        pub step: u64,
+        /// What the bucket holds.
+        pub window: u64,
+    }
+}
+
+plain_struct! {
+    /// The only element of `eg_guard_conf`.
+    pub struct Guards {
+        pub mask4: Addr,
+        pub mask6: Addr,
+        pub packets: Bucket,
+        pub flows: Bucket,
+        pub udp: Bucket,
+        pub amplification: u32,
+        pub pad: u32,
+    }
+}
+
+plain_struct! {
+    /// Value of `eg_sources`.
+    pub struct Source {
+        pub packets: u64,
+        pub flows: u64,
+        pub udp: u64,
+        pub debt: i64,
+        pub forgiven: u32,
+        pub pad: u32,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use eg_abi::Load;
+use eg_abi::{Latency, Load};
 use libbpf_rs::MapHandle;
 
 use super::MapError;
@@ -29,8 +29,10 @@ impl Loads {
             Load {
                 flows: AtomicI64::from_ptr(&raw mut (*element).flows).load(Ordering::Relaxed),
                 outstanding: AtomicI64::from_ptr(&raw mut (*element).outstanding).load(Ordering::Relaxed),
-                latency: AtomicU64::from_ptr(&raw mut (*element).latency).load(Ordering::Relaxed),
-                at: AtomicU64::from_ptr(&raw mut (*element).at).load(Ordering::Relaxed),
+                latency: Latency {
+                    value: AtomicU64::from_ptr(&raw mut (*element).latency.value).load(Ordering::Relaxed),
+                    seen: AtomicU64::from_ptr(&raw mut (*element).latency.seen).load(Ordering::Relaxed),
+                },
             }
         }
     }
@@ -52,8 +54,8 @@ impl Loads {
         unsafe {
             AtomicI64::from_ptr(&raw mut (*element).flows).store(0, Ordering::Relaxed);
             AtomicI64::from_ptr(&raw mut (*element).outstanding).store(0, Ordering::Relaxed);
-            AtomicU64::from_ptr(&raw mut (*element).latency).store(0, Ordering::Relaxed);
-            AtomicU64::from_ptr(&raw mut (*element).at).store(0, Ordering::Relaxed);
+            AtomicU64::from_ptr(&raw mut (*element).latency.value).store(0, Ordering::Relaxed);
+            AtomicU64::from_ptr(&raw mut (*element).latency.seen).store(0, Ordering::Relaxed);
         }
     }
 }

@@ -72,6 +72,14 @@ int bench_each(struct xdp_md *ctx)
 	__u32 *flow;
 	int i;
 
+	/* The last turn put an outer header before the frame. */
+	if (end - data > FRAME) {
+		if (bpf_xdp_adjust_head(ctx, end - data - FRAME))
+			return XDP_ABORTED;
+		end = (void *)(long)ctx->data_end;
+		data = (void *)(long)ctx->data;
+		to = data;
+	}
 	if (data + FRAME > end)
 		return XDP_ABORTED;
 	for (i = 0; i < FRAME / 8; i++)

@@ -1,5 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-only
-//! Round robin: each backend in turn. Weights play no part.
+//! Round robin: each backend in turn. Weights play no part, except that weight 0 gets no turn.
+//!
+//! The kernel turns through a [`ring`] with a cursor per CPU ([`Ring::turn`]), which should begin at a random place: CPUs
+//! in step would send a burst to one backend. A worker keeps a [`RoundRobin`], or a cursor and a ring.
+
+use crate::ring::Ring;
+use crate::sequence;
+
+/// The ring of these weights: everyone who has any, in the order of the list.
+pub fn ring(weights: &[u32]) -> Ring {
+    let equal: Vec<u32> = weights.iter().map(|weight| (*weight).min(1)).collect();
+    sequence::ring(&equal)
+}
 
 /// Whose turn it is. One per worker and pool; it is not shared.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +41,14 @@ impl RoundRobin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ring_goes_by_the_list_and_skips_who_has_no_weight() {
+        let ring = ring(&[9, 1, 0, 5]);
+        let picked: Vec<_> = (0..7).map(|cursor| ring.at(ring.turn(cursor)).0.unwrap()).collect();
+        assert_eq!(picked, [0, 1, 3, 0, 1, 3, 0]);
+        assert_eq!(ring.period() % 3, 0);
+    }
 
     #[test]
     fn everyone_gets_a_turn_in_order() {

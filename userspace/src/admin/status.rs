@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::config::plan::{Algorithm, ForwardPlan, ListenerPlan, Plan, Proto, SchemePlan, Target};
+use crate::config::plan::{EdgeAlgorithm, ForwardPlan, ListenerPlan, Plan, Proto, SchemePlan, Target};
 use crate::vitals::{News, Vitals};
 
 pub(super) fn status(vitals: &Vitals) -> Value {
@@ -76,8 +76,8 @@ fn addresses(listener: &ListenerPlan, news: &News) -> Vec<Value> {
 fn pools(plan: &Plan) -> Vec<Value> {
     let edge = plan.edge.pools.iter().map(|pool| {
         let algorithm = match pool.algorithm {
-            Algorithm::RoundRobin => "round-robin",
-            Algorithm::Maglev => "maglev",
+            EdgeAlgorithm::RoundRobin => "round-robin",
+            EdgeAlgorithm::Maglev => "maglev",
         };
         let backends = pool.backends.iter().map(|backend| match backend.target {
             Target::Address(address) => json!({ "name": backend.name, "address": address, "weight": backend.weight }),

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::plan::{DatapathPlan, Plan};
+use super::plan::{DatapathPlan, GuardsPlan, Plan};
 
 /// One setting or one named thing that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,18 +79,45 @@ pub fn diff(old: &Plan, new: &Plan) -> Result<Diff, DatapathToggled> {
 fn datapath(old: &DatapathPlan, new: &mut DatapathPlan, hot: &mut Vec<Change>, cold: &mut Vec<Change>) {
     keep(&old.xdp, &mut new.xdp, "datapath.xdp", cold);
     keep(&old.pin_root, &mut new.pin_root, "datapath.pin_root", cold);
-    keep(&old.flows, &mut new.flows, "datapath.flows", cold);
+    note(&old.flows, &new.flows, "datapath.flows", hot);
     keep(&old.snat_ports, &mut new.snat_ports, "datapath.snat_ports", cold);
     if old.hash_seed != new.hash_seed {
         cold.push(secret("datapath.hash_seed"));
         new.hash_seed = old.hash_seed;
     }
+    keep(&old.timeouts, &mut new.timeouts, "datapath.timeout_*", cold);
     note(&old.tunnel_sources, &new.tunnel_sources, "datapath.tunnel_sources", hot);
+    keep(&old.guards.sources, &mut new.guards.sources, "datapath.guards.sources", cold);
+    guards(&old.guards, &new.guards, hot);
     note(&old.interfaces, &new.interfaces, "datapath.interfaces", hot);
     note(&old.detach_on_exit, &new.detach_on_exit, "datapath.detach_on_exit", hot);
     let vip = |vip: &super::plan::VipPlan| format!("{}/{:?}", vip.address, vip.proto).to_lowercase();
     named_by("vip", &old.vips, &new.vips, vip, hot);
     named_by("l4 pool", &old.pools, &new.pools, |pool| pool.name.clone(), hot);
+}
+
+fn guards(old: &GuardsPlan, new: &GuardsPlan, hot: &mut Vec<Change>) {
+    let mut note = |old: &dyn fmt::Debug, new: &dyn fmt::Debug, same: bool, key: &str| {
+        if !same {
+            let what = format!("{old:?} -> {new:?}");
+            hot.push(Change { path: format!("datapath.guards.{key}"), what });
+        }
+    };
+    // By contents: a list that came from another file, or moved into one, is the same list.
+    note(&old.allow, &new.allow, old.allow.all == new.allow.all, "allow");
+    note(&old.deny, &new.deny, old.deny.all == new.deny.all, "deny");
+    let limits = [
+        ("source_pps", old.source_packets, new.source_packets),
+        ("source_flows_per_s", old.source_flows, new.source_flows),
+        ("udp_pps", old.udp_packets, new.udp_packets),
+    ];
+    for (key, old, new) in limits {
+        note(&old, &new, old == new, key);
+    }
+    let (factor, bits) = (new.udp_amplification, (new.source_prefix_v4, new.source_prefix_v6));
+    note(&old.udp_amplification, &factor, old.udp_amplification == factor, "udp_amplification");
+    note(&old.source_prefix_v4, &bits.0, old.source_prefix_v4 == bits.0, "source_prefix_v4");
+    note(&old.source_prefix_v6, &bits.1, old.source_prefix_v6 == bits.1, "source_prefix_v6");
 }
 
 /// Puts the old value back and says so.

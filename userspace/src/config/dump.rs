@@ -4,6 +4,8 @@
 //! `--dump` prints it. What it prints loads back to the same plan; listeners that the process terminates come before
 //! those that the kernel carries, whatever the order in the file was.
 
+mod guards;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,8 +13,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::plan::{
-    Algorithm, Certificate, DatapathPlan, ForwardPlan, LogFormat, Plan, Proto, SchemePlan, Target, TunnelSources,
-    XdpMode,
+    AffinityPlan, Algorithm, Certificate, DatapathPlan, EdgeAlgorithm, ForwardPlan, LogFormat, Plan, PoolPlan, Proto,
+    SchemePlan, Target, TunnelSources, XdpMode,
 };
 use super::value;
 
@@ -68,9 +70,14 @@ struct DatapathRest<'p> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hash_seed: Option<String>,
     snat_ports: String,
+    timeout_opening: String,
+    timeout_established: String,
+    timeout_closing: String,
+    timeout_udp: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tunnel_sources: Vec<String>,
     detach_on_exit: bool,
+    guards: guards::Guards<'p>,
 }
 
 #[derive(Serialize, Default)]
@@ -88,6 +95,10 @@ struct Listener<'p> {
     snat: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gue_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unused_ports: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guards: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<ListenerTls<'p>>,
 }
@@ -108,9 +119,20 @@ struct Route<'p> {
 #[derive(Serialize)]
 struct Pool {
     algorithm: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none", flatten)]
+    affinity: Option<Affinity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     drain_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_backend_down: Option<&'static str>,
     backends: Vec<Backend>,
+}
+
+#[derive(Serialize)]
+struct Affinity {
+    affinity_prefix_v4: u8,
+    affinity_prefix_v6: u8,
+    affinity_timeout: String,
 }
 
 #[derive(Serialize)]
@@ -157,20 +179,25 @@ fn datapath(plan: &DatapathPlan) -> Datapath<'_> {
             XdpMode::Auto => "auto",
             XdpMode::Native => "native",
             XdpMode::Generic => "generic",
+            XdpMode::Tc => "tc",
         },
         pin_root: &plan.pin_root,
         flows: plan.flows,
         hash_seed: plan.hash_seed.map(|seed| value::hex(&seed)),
         snat_ports: format!("{}-{}", plan.snat_ports.start(), plan.snat_ports.end()),
+        timeout_opening: value::duration_text(plan.timeouts.opening),
+        timeout_established: value::duration_text(plan.timeouts.open),
+        timeout_closing: value::duration_text(plan.timeouts.closing),
+        timeout_udp: value::duration_text(plan.timeouts.udp),
         tunnel_sources: tunnel_sources(plan.tunnel_sources),
         detach_on_exit: plan.detach_on_exit,
+        guards: guards::guards(&plan.guards),
     };
     Datapath { interfaces: &plan.interfaces, rest: Some(rest) }
 }
 
 fn tunnel_sources(sources: TunnelSources) -> Vec<String> {
-    let v4 = sources.v4.map(|(address, bits)| format!("{address}/{bits}"));
-    v4.into_iter().chain(sources.v6.map(|(address, bits)| format!("{address}/{bits}"))).collect()
+    sources.v4.into_iter().chain(sources.v6).map(|prefix| prefix.to_string()).collect()
 }
 
 fn terminated(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
@@ -212,6 +239,8 @@ fn carried(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
                 ForwardPlan::Gue { port } => Some(port),
                 _ => None,
             },
+            unused_ports: Some(first.unused_ports.word()),
+            guards: Some(guards::chosen(&first.guards, first.proto)),
             ..Listener::default()
         })
     })
@@ -238,10 +267,19 @@ fn pools(plan: &Plan) -> BTreeMap<&str, Pool> {
             Backend { name: given(&backend.name, address), address, builtin, weight: backend.weight }
         });
         let algorithm = match pool.algorithm {
-            Algorithm::RoundRobin => "round-robin",
-            Algorithm::Maglev => "maglev",
+            EdgeAlgorithm::RoundRobin => "round-robin",
+            EdgeAlgorithm::Maglev => "maglev",
         };
-        pools.insert(pool.name.as_str(), Pool { algorithm, drain_timeout: None, backends: backends.collect() });
+        pools.insert(
+            pool.name.as_str(),
+            Pool {
+                algorithm,
+                affinity: None,
+                drain_timeout: None,
+                on_backend_down: None,
+                backends: backends.collect(),
+            },
+        );
     }
     for pool in plan.datapath.iter().flat_map(|datapath| &datapath.pools) {
         let backends = pool.backends.iter().map(|backend| Backend {
@@ -251,9 +289,29 @@ fn pools(plan: &Plan) -> BTreeMap<&str, Pool> {
             weight: backend.weight,
         });
         let drain_timeout = Some(value::duration_text(pool.drain_timeout));
-        pools.insert(&pool.name, Pool { algorithm: "maglev", drain_timeout, backends: backends.collect() });
+        let on_backend_down = Some(pool.on_backend_down.word());
+        let backends = backends.collect();
+        pools.insert(
+            &pool.name,
+            Pool {
+                algorithm: pool.algorithm.name(),
+                affinity: affinity(pool),
+                drain_timeout,
+                on_backend_down,
+                backends,
+            },
+        );
     }
     pools
+}
+
+fn affinity(pool: &PoolPlan) -> Option<Affinity> {
+    let AffinityPlan { prefix_v4, prefix_v6, timeout } = pool.affinity;
+    (pool.algorithm == Algorithm::SessionAffinity).then(|| Affinity {
+        affinity_prefix_v4: prefix_v4,
+        affinity_prefix_v6: prefix_v6,
+        affinity_timeout: value::duration_text(timeout),
+    })
 }
 
 fn given(name: &str, address: Option<SocketAddr>) -> Option<String> {

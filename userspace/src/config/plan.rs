@@ -5,12 +5,21 @@
 //! compares two configurations, and nothing in it owns a socket, a map or a thread. What it deliberately lacks is
 //! positions: whoever holds a plan has no error left to report against the file.
 
+mod guards;
+
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use super::net::Net;
+
+use eg_skel::abi::Forward;
+
+pub use eg_balance::Algorithm;
+pub use guards::{Guard, GuardSet, GuardsPlan, Limit, PrefixList};
 
 /// Everything the process was told to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +84,11 @@ pub struct DatapathPlan {
     /// `None`: random, made once and kept with the pins.
     pub hash_seed: Option<[u8; 16]>,
     pub snat_ports: RangeInclusive<u16>,
+    pub timeouts: Timeouts,
     /// What the sources of outer headers are taken from; `None`: our own address towards the backend.
     pub tunnel_sources: TunnelSources,
     pub detach_on_exit: bool,
+    pub guards: GuardsPlan,
     /// One per address of each L4 listener, in the file's order.
     pub vips: Vec<VipPlan>,
     /// The pools that L4 listeners use, by name.
@@ -88,10 +99,12 @@ pub struct DatapathPlan {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
-    /// Native, then generic.
+    /// Native, then generic, then tc.
     Auto,
     Native,
     Generic,
+    /// Behind the driver, on the kernel's own packets; keeps offloads.
+    Tc,
 }
 
 /// One address of an L4 listener.
@@ -102,6 +115,63 @@ pub struct VipPlan {
     pub proto: Proto,
     pub pool: String,
     pub forward: ForwardPlan,
+    /// What happens to packets to this address on ports that no listener has.
+    pub unused_ports: UnusedPorts,
+    /// Which of `[datapath.guards]` hold here.
+    pub guards: GuardSet,
+}
+
+/// The rest of a VIP's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnusedPorts {
+    #[default]
+    Drop,
+    /// To the host's own stack.
+    Pass,
+    /// TCP is reset, the rest dropped.
+    Reset,
+}
+
+impl UnusedPorts {
+    /// The configuration's words.
+    pub const WORDS: [(&'static str, UnusedPorts); 3] =
+        [("drop", UnusedPorts::Drop), ("pass", UnusedPorts::Pass), ("reset", UnusedPorts::Reset)];
+
+    /// The configuration's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            UnusedPorts::Drop => "drop",
+            UnusedPorts::Pass => "pass",
+            UnusedPorts::Reset => "reset",
+        }
+    }
+}
+
+/// What becomes of a flow whose backend is down, or gone after its drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnBackendDown {
+    /// It waits for its backend.
+    #[default]
+    Keep,
+    /// It goes to another.
+    Repick,
+    /// TCP is reset, the rest goes to another.
+    Reset,
+}
+
+impl OnBackendDown {
+    /// The configuration's words.
+    pub const WORDS: [(&'static str, OnBackendDown); 3] =
+        [("keep", OnBackendDown::Keep), ("repick", OnBackendDown::Repick), ("reset", OnBackendDown::Reset)];
+
+    /// The configuration's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            OnBackendDown::Keep => "keep",
+            OnBackendDown::Repick => "repick",
+            OnBackendDown::Reset => "reset",
+        }
+    }
 }
 
 /// How a VIP's packets reach a backend.
@@ -121,14 +191,19 @@ pub enum ForwardPlan {
 }
 
 impl ForwardPlan {
+    /// The mode, as the kernel side numbers it.
+    pub fn mode(self) -> Forward {
+        match self {
+            ForwardPlan::Nat { .. } => Forward::Nat,
+            ForwardPlan::Ipip => Forward::Ipip,
+            ForwardPlan::Gue { .. } => Forward::Gue,
+            ForwardPlan::L2 => Forward::L2,
+        }
+    }
+
     /// The configuration's word.
     pub fn word(self) -> &'static str {
-        match self {
-            ForwardPlan::Nat { .. } => "nat",
-            ForwardPlan::Ipip => "ipip",
-            ForwardPlan::Gue { .. } => "gue",
-            ForwardPlan::L2 => "l2",
-        }
+        self.mode().label()
     }
 
     /// Whether replies bypass us: the backend answers from the VIP itself.
@@ -137,11 +212,31 @@ impl ForwardPlan {
     }
 }
 
+/// How long a half of a flow may be idle, by its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Half-open.
+    pub opening: Duration,
+    /// Established TCP.
+    pub open: Duration,
+    /// TCP after a FIN or RST.
+    pub closing: Duration,
+    pub udp: Duration,
+}
+
+impl Default for Timeouts {
+    /// Those of `bpf/lib/tunables.h`, where the reasons are.
+    fn default() -> Timeouts {
+        let of = Duration::from_secs;
+        Timeouts { opening: of(70), open: of(7440), closing: of(60), udp: of(300) }
+    }
+}
+
 /// Prefixes whose host bits vary with the flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TunnelSources {
-    pub v4: Option<(Ipv4Addr, u8)>,
-    pub v6: Option<(Ipv6Addr, u8)>,
+    pub v4: Option<Net>,
+    pub v6: Option<Net>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -150,13 +245,27 @@ pub enum Proto {
     Udp,
 }
 
-/// A pool as the kernel sees it; the algorithm is Maglev.
+/// A pool as the kernel sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolPlan {
     pub name: String,
+    pub algorithm: Algorithm,
+    pub affinity: AffinityPlan,
     pub backends: Vec<BackendPlan>,
     /// How long a removed backend keeps the flows that it has.
     pub drain_timeout: Duration,
+    pub on_backend_down: OnBackendDown,
+}
+
+/// What session affinity takes for one client, and how long it remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AffinityPlan {
+    /// Leading bits of an IPv4 source address.
+    pub prefix_v4: u8,
+    /// Leading bits of an IPv6 source address.
+    pub prefix_v6: u8,
+    /// Since its last new flow; zero remembers nothing, and the ring alone decides.
+    pub timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,12 +333,12 @@ pub struct RoutePlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgePoolPlan {
     pub name: String,
-    pub algorithm: Algorithm,
+    pub algorithm: EdgeAlgorithm,
     pub backends: Vec<EdgeBackendPlan>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum EdgeAlgorithm {
     RoundRobin,
     Maglev,
 }

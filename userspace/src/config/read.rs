@@ -177,6 +177,11 @@ impl<'a> Section<'a> {
         self.problems.error(&self.place, message);
     }
 
+    /// Not one key is there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.is_none_or(|table| table.is_empty())
+    }
+
     /// The key is not there, or is an empty list.
     pub(crate) fn absent(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key));

@@ -4,7 +4,9 @@
 //! `resolve` checks what values are wrong about together, and fills in defaults. `docs/config.md` is the prose of this
 //! file. A field is `None` when the key is absent or was reported.
 
-use std::net::{IpAddr, SocketAddr};
+mod guards;
+
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,9 +14,12 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::error::{At, Place, Problems};
-use super::plan::{Algorithm, LogFormat, XdpMode};
+use super::net::{self, Net};
+use super::plan::{Algorithm, Guard, LogFormat, OnBackendDown, UnusedPorts, XdpMode};
 use super::read::Section;
 use super::value;
+
+pub(crate) use guards::Guards;
 
 pub(crate) struct File {
     pub(crate) runtime: Runtime,
@@ -51,8 +56,13 @@ pub(crate) struct Datapath {
     pub(crate) flows: Option<At<u64>>,
     pub(crate) hash_seed: Option<At<[u8; 16]>>,
     pub(crate) snat_ports: Option<At<RangeInclusive<u16>>>,
-    pub(crate) tunnel_sources: Vec<At<(IpAddr, u8)>>,
+    pub(crate) timeout_opening: Option<At<Duration>>,
+    pub(crate) timeout_established: Option<At<Duration>>,
+    pub(crate) timeout_closing: Option<At<Duration>>,
+    pub(crate) timeout_udp: Option<At<Duration>>,
+    pub(crate) tunnel_sources: Vec<At<Net>>,
     pub(crate) detach_on_exit: Option<At<bool>>,
+    pub(crate) guards: Guards,
 }
 
 pub(crate) struct Tls {
@@ -70,6 +80,8 @@ pub(crate) struct Listener {
     pub(crate) forward: Option<At<Forward>>,
     pub(crate) snat: Option<At<bool>>,
     pub(crate) gue_port: Option<At<u64>>,
+    pub(crate) unused_ports: Option<At<UnusedPorts>>,
+    pub(crate) guards: Option<At<Vec<At<Guard>>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +133,16 @@ pub(crate) struct Route {
 pub(crate) struct Pool {
     pub(crate) name: At<String>,
     pub(crate) algorithm: Option<At<Algorithm>>,
+    pub(crate) affinity: Affinity,
     pub(crate) drain_timeout: Option<At<Duration>>,
+    pub(crate) on_backend_down: Option<At<OnBackendDown>>,
     pub(crate) backends: Vec<Backend>,
+}
+
+pub(crate) struct Affinity {
+    pub(crate) prefix_v4: Option<At<u64>>,
+    pub(crate) prefix_v6: Option<At<u64>>,
+    pub(crate) timeout: Option<At<Duration>>,
 }
 
 pub(crate) struct Backend {
@@ -189,6 +209,7 @@ fn datapath(mut table: Section<'_>) -> Datapath {
         ("auto", Some(XdpMode::Auto)),
         ("native", Some(XdpMode::Native)),
         ("generic", Some(XdpMode::Generic)),
+        ("tc", Some(XdpMode::Tc)),
         ("off", None),
     ];
     let datapath = Datapath {
@@ -198,8 +219,13 @@ fn datapath(mut table: Section<'_>) -> Datapath {
         flows: table.number("flows", FLOWS),
         hash_seed: table.parsed("hash_seed", value::hash_seed),
         snat_ports: table.parsed("snat_ports", value::ports),
-        tunnel_sources: table.list("tunnel_sources", false, value::prefix).map(|list| list.value).unwrap_or_default(),
+        timeout_opening: table.parsed("timeout_opening", value::duration),
+        timeout_established: table.parsed("timeout_established", value::duration),
+        timeout_closing: table.parsed("timeout_closing", value::duration),
+        timeout_udp: table.parsed("timeout_udp", value::duration),
+        tunnel_sources: table.list("tunnel_sources", false, net::net).map(|list| list.value).unwrap_or_default(),
         detach_on_exit: table.flag("detach_on_exit"),
+        guards: guards::guards(table.section("guards")),
     };
     table.finish();
     datapath
@@ -239,6 +265,8 @@ fn listener(mut table: Section<'_>) -> Listener {
         forward: table.word("forward", &forwards),
         snat: table.flag("snat"),
         gue_port: table.number("gue_port", 1..=65535),
+        unused_ports: table.word("unused_ports", &UnusedPorts::WORDS),
+        guards: guards::chosen(&mut table),
     };
     table.finish();
     listener
@@ -275,9 +303,15 @@ fn route(mut table: Section<'_>) -> Route {
 }
 
 fn pool(name: At<String>, mut table: Section<'_>, problems: &Problems) -> Option<Pool> {
-    let algorithms = [("round-robin", Algorithm::RoundRobin), ("maglev", Algorithm::Maglev)];
+    let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
     let algorithm = table.word("algorithm", &algorithms);
     let drain_timeout = table.parsed("drain_timeout", value::duration);
+    let affinity = Affinity {
+        prefix_v4: table.number("affinity_prefix_v4", 0..=32),
+        prefix_v6: table.number("affinity_prefix_v6", 0..=128),
+        timeout: table.parsed("affinity_timeout", value::duration),
+    };
+    let on_backend_down = table.word("on_backend_down", &OnBackendDown::WORDS);
     if table.absent("backends") {
         table.missing("backends", "at least one [[pools.NAME.backends]]");
     }
@@ -287,7 +321,7 @@ fn pool(name: At<String>, mut table: Section<'_>, problems: &Problems) -> Option
         problems.error(&name.place, error);
         return None;
     }
-    Some(Pool { name, algorithm, drain_timeout, backends })
+    Some(Pool { name, algorithm, affinity, drain_timeout, on_backend_down, backends })
 }
 
 fn backend(mut table: Section<'_>) -> Backend {

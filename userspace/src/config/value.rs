@@ -46,24 +46,6 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     Err(format!("{text:?} {why}"))
 }
 
-/// `ADDRESS/BITS`, or an address alone for all its bits.
-pub(crate) fn prefix(text: &str) -> Result<(IpAddr, u8), String> {
-    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-    let expected = "expected \"address/bits\"";
-    let Ok(address) = address.parse::<IpAddr>() else { return Err(format!("{text:?} is no prefix: {expected}")) };
-    let whole = if address.is_ipv4() { 32 } else { 128 };
-    let bits = match bits.map(str::parse::<u8>) {
-        None => whole,
-        Some(Ok(bits)) if bits <= whole => bits,
-        Some(_) => return Err(format!("{text:?} is no prefix: expected at most {whole} bits")),
-    };
-    let host_bits = match address {
-        IpAddr::V4(address) => address.to_bits().checked_shl(bits.into()).unwrap_or(0) != 0,
-        IpAddr::V6(address) => address.to_bits().checked_shl(bits.into()).unwrap_or(0) != 0,
-    };
-    if host_bits { Err(format!("{text:?} has bits set behind the first {bits}")) } else { Ok((address, bits)) }
-}
-
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const MAX: Duration = Duration::from_secs(86_400);
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -146,7 +128,14 @@ pub(crate) fn path_prefix(text: &str) -> Result<String, String> {
     }
     match text.chars().find(|letter| !letter.is_ascii_graphic() || "?#\"<>\\^`{|}".contains(*letter)) {
         Some(letter) => Err(format!("{text:?} has {letter:?}, which no request path has: write it percent-encoded")),
-        None => Ok(text.to_owned()),
+        None => match eg_l7::path::normal(text.as_bytes()) {
+            Ok(normal) if *normal == *text.as_bytes() => Ok(text.to_owned()),
+            Ok(normal) => {
+                let normal = String::from_utf8_lossy(&normal);
+                Err(format!("{text:?} is never matched: requests for it are requests for {normal:?}, write that"))
+            }
+            Err(why) => Err(format!("{text:?} {why}: requests for it are refused")),
+        },
     }
 }
 

@@ -24,14 +24,16 @@ pub enum DatapathError {
     NoInterface { name: String },
     /// The interface carries an XDP program that is not ours.
     ForeignXdp { interface: String, program: u32 },
+    /// The interface's ingress carries a tc program or filter that is not ours.
+    ForeignTc { interface: String, what: String },
+    /// The one mode of XDP that was asked for does not work at the interface.
+    NoRung { interface: String, mode: &'static str, why: String },
     /// The kernel refused to attach a program, in every mode that was allowed.
     Attach { what: String, tried: String, source: io::Error },
     /// The verifier or the loader refused an object.
     Refused { object: &'static str, log: Vec<String>, source: libbpf_rs::Error },
     /// Pins made by a version with another map layout lie under the same root.
     ForeignAbi { path: PathBuf, found: String, ours: u32 },
-    /// A pinned map has another capacity than the plan.
-    Capacity { map: &'static str, path: PathBuf, pinned: u32, wanted: u32 },
     /// A map or a pin refused an operation.
     Map { doing: String, source: Box<dyn Error + Send + Sync> },
     /// Routes, addresses or neighbours could not be read or changed.
@@ -77,7 +79,14 @@ impl fmt::Display for DatapathError {
             }
             Self::ForeignXdp { interface, program } => write!(
                 f,
-                "attach xdp to {interface}: it carries XDP program {program}, which is not ours; detach that first"
+                "attach xdp to {interface}: it carries XDP program {program}, which is not ours; detach that first, or set datapath.xdp = \"tc\" to come after it"
+            ),
+            Self::ForeignTc { interface, what } => {
+                write!(f, "attach tc to {interface}: its ingress carries {what}, which is not ours; detach that first")
+            }
+            Self::NoRung { interface, mode, why } => write!(
+                f,
+                "attach xdp to {interface}: refused ({mode} mode, {why}); datapath.xdp = \"auto\" takes the first way that works"
             ),
             Self::Attach { what, tried, source } => write!(f, "attach {what}: refused ({tried}): {source}"),
             Self::Refused { object, log, source } => {
@@ -87,10 +96,6 @@ impl fmt::Display for DatapathError {
             Self::ForeignAbi { path, found, ours } => write!(
                 f,
                 "{path:?} holds pins of another version ({found}, this one is v{ours}); `egctl detach` removes them, and with them the flows they carry"
-            ),
-            Self::Capacity { map, path, pinned, wanted } => write!(
-                f,
-                "datapath.flows: {map} pinned at {path:?} holds {pinned} entries, {wanted} are configured; keep {pinned}, or `egctl detach` first, which forgets the flows"
             ),
             Self::Map { doing, .. } => write!(f, "datapath: cannot {doing}"),
             Self::Netlink { doing, .. } => write!(f, "datapath: cannot {doing}"),

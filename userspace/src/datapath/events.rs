@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use eg_skel::abi::{Drop as DropReason, Event, EventKind, Plain};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::error::DatapathError;
+use super::samples::Samples;
 
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -25,6 +26,8 @@ pub(crate) struct Events {
     /// Filled by the ring's callback, emptied by `next`; never held across an await.
     inbox: Arc<Mutex<Vec<Event>>>,
     logged: HashMap<u32, Logged>,
+    /// What the admin server shows.
+    samples: Arc<Samples>,
 }
 
 /// What events ask for.
@@ -50,7 +53,7 @@ impl AsRawFd for Ring {
 }
 
 impl Events {
-    pub(crate) fn open(map: &MapHandle) -> Result<Events, DatapathError> {
+    pub(crate) fn open(map: &MapHandle, samples: Arc<Samples>) -> Result<Events, DatapathError> {
         let inbox = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&inbox);
         let mut builder = RingBufferBuilder::new();
@@ -66,7 +69,7 @@ impl Events {
         // SAFETY: the descriptor is the ring buffer's own, which `AsyncFd` owns and nobody replaces or closes before.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map_err(|error| DatapathError::system("watch the ring buffer eg_events")(error.into()))?;
-        Ok(Events { ring, inbox, logged: HashMap::new() })
+        Ok(Events { ring, inbox, logged: HashMap::new(), samples })
     }
 
     /// Waits for events, logs what is to be logged, and says what somebody must do. Cancel-safe: events that a cancelled
@@ -89,11 +92,17 @@ impl Events {
         let mut told = Told::default();
         for event in events {
             match EventKind::from_code(event.kind) {
-                Some(EventKind::NextHop) => told.next_hop = true,
+                Some(EventKind::NextHop) => {
+                    told.next_hop = true;
+                    self.samples.keep(&event, SystemTime::now());
+                }
                 Some(EventKind::Mtu) => {
                     told.mtus.push((event.key.daddr.into(), u16::try_from(event.code).unwrap_or(u16::MAX)));
                 }
-                Some(EventKind::Drop) => self.log_drop(&event, now),
+                Some(EventKind::Drop) => {
+                    self.log_drop(&event, now);
+                    self.samples.keep(&event, SystemTime::now());
+                }
                 None => tracing::debug!(kind = event.kind, "unknown datapath event"),
             }
         }

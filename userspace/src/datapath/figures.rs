@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use eg_skel::Maps;
-use eg_skel::abi::{BackendState, Count, Drop as DropReason, Meta, Miss, Stats};
+use eg_skel::abi::{BackendState, Count, Drop as DropReason, Load, Meta, Miss, Stats};
 use eg_skel::maps::Totals;
 
 use super::error::DatapathError;
@@ -49,6 +49,7 @@ pub struct BackendFigures {
     pub state: BackendState,
     /// Whether its next hop is known.
     pub resolved: bool,
+    pub load: Load,
     pub stats: Stats,
 }
 
@@ -88,6 +89,7 @@ impl FiguresReader {
                     address: key.address,
                     state: BackendState::from_code(entry.value.state.into()).unwrap_or(BackendState::None),
                     resolved: entry.value.ifindex != 0,
+                    load: self.maps.loads.get(entry.id),
                     stats: self.maps.backend_stats.sum(entry.id)?,
                 });
             }

@@ -4,6 +4,7 @@
 //! `Datapath` starts it on the control runtime and ends it. It waits for whatever comes first: a notification of the
 //! kernel's about links, routes or neighbours, an event of the programs', or its timer.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::error::DatapathError;
 use super::events::Events;
+use super::loads::Walks;
 use super::neigh::Neigh;
 use super::netlink::Changes;
 use super::sync::Tables;
+use crate::config::plan::Timeouts;
 
 /// A second: what `egctl` takes for alive, and how soon an unanswered question for a neighbour is put again.
 const BEAT: Duration = Duration::from_secs(1);
@@ -33,6 +36,9 @@ pub(crate) struct Keeper {
     pub(crate) events: Events,
     /// Told by `Datapath` after a plan was applied.
     pub(crate) applied: Arc<tokio::sync::Notify>,
+    /// Where the maps are pinned.
+    pub(crate) folder: PathBuf,
+    pub(crate) timeouts: Timeouts,
 }
 
 impl Keeper {
@@ -41,6 +47,8 @@ impl Keeper {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refreshed = Instant::now();
+        let (maps, tables) = (Arc::clone(&self.maps), Arc::clone(&self.tables));
+        let mut walks = Walks::new(maps, tables, self.folder.clone(), self.timeouts);
         loop {
             let look = tokio::select! {
                 () = self.changes.wait() => {
@@ -59,6 +67,7 @@ impl Keeper {
                         self.neigh.refresh().await;
                     }
                     report(self.beat());
+                    report(walks.go_on().await);
                     refresh || lock(&self.tables).unresolved() > 0
                 }
             };

@@ -10,16 +10,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressProtocol, CacheInfo,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
+use rtnetlink::packet_route::tc::TcMessage;
 use rtnetlink::{Handle, IpVersion, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -32,6 +33,9 @@ pub(crate) const PROTOCOL: u8 = 233;
 
 const RT_TABLE_LOCAL: u8 = 255;
 
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)` of linux/pkt_sched.h.
+const CLSACT_INGRESS: u32 = 0xffff_fff2;
+
 /// A network interface.
 #[derive(Clone, Debug)]
 pub(crate) struct Interface {
@@ -40,6 +44,9 @@ pub(crate) struct Interface {
     /// Only Ethernet has one that we can write into a frame.
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) mtu: u32,
+    /// Set up by the administrator, and with a link.
+    pub(crate) up: bool,
+    pub(crate) running: bool,
 }
 
 /// An address of an interface.
@@ -139,7 +146,15 @@ impl Netlink {
             .into_iter()
             .map(|link| {
                 let ethernet = link.header.link_layer_type == LinkLayerType::Ether;
-                let mut interface = Interface { index: link.header.index, name: String::new(), mac: None, mtu: 0 };
+                let flags = link.header.flags;
+                let mut interface = Interface {
+                    index: link.header.index,
+                    name: String::new(),
+                    mac: None,
+                    mtu: 0,
+                    up: flags.contains(LinkFlags::Up),
+                    running: flags.contains(LinkFlags::LowerUp),
+                };
                 for attribute in link.attributes {
                     match attribute {
                         LinkAttribute::IfName(name) => interface.name = name,
@@ -151,6 +166,32 @@ impl Netlink {
                 interface
             })
             .collect())
+    }
+
+    /// Handle and priority of each filter that an ingress or clsact queueing discipline has at an interface's ingress.
+    pub(crate) async fn ingress_filters(&self, index: u32) -> Result<Vec<(u32, u16)>, DatapathError> {
+        let mut message = TcMessage::default();
+        message.header.index = index.cast_signed();
+        message.header.parent = CLSACT_INGRESS.into();
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetTrafficFilter(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let fail = || DatapathError::netlink("list tc filters");
+        let mut answers = self.handle.clone().request(request).map_err(fail())?;
+        let mut filters = Vec::new();
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
+                    let handle = u32::from(filter.header.handle);
+                    // Each priority is announced by an entry without a handle.
+                    if handle != 0 {
+                        filters.push((handle, (filter.header.info >> 16) as u16));
+                    }
+                }
+                NetlinkPayload::Error(error) => return Err(fail()(rtnetlink::Error::NetlinkError(error))),
+                _ => {}
+            }
+        }
+        Ok(filters)
     }
 
     pub(crate) async fn addresses(&self) -> Result<Vec<Assigned>, DatapathError> {

@@ -7,8 +7,10 @@
 use std::fmt;
 use std::fs;
 
+use eg_skel::features;
 use libbpf_rs::{MapType, ProgramType};
 
+use super::attach::tc::tcx_programs;
 use super::error::DatapathError;
 
 /// Bits of the capability set, linux/capability.h.
@@ -17,12 +19,20 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
+/// Every network namespace has this interface.
+const LOOPBACK: u32 = 1;
+
 /// Each fact is one line of `Display`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// Capabilities that the process would need and lacks; without them the rest cannot be probed.
     pub missing: Vec<&'static str>,
     pub xdp: bool,
+    pub tc: bool,
+    /// Links for tc programs; without them a clsact filter.
+    pub tcx: bool,
+    /// Under tc: whether trains of IPv6 packets can be sent in IPv4.
+    pub six_in_four: bool,
     pub sk_lookup: bool,
     pub ring_buffer: bool,
     pub lru_hash: bool,
@@ -37,6 +47,9 @@ impl Capabilities {
         let may = missing.is_empty();
         Capabilities {
             xdp: may && ProgramType::Xdp.is_supported().unwrap_or(false),
+            tc: may && ProgramType::SchedCls.is_supported().unwrap_or(false),
+            tcx: may && tcx_programs(LOOPBACK).is_some(),
+            six_in_four: may && features::skb_six_in_four(),
             sk_lookup: may && ProgramType::SkLookup.is_supported().unwrap_or(false),
             ring_buffer: may && MapType::RingBuf.is_supported().unwrap_or(false),
             lru_hash: may && MapType::LruHash.is_supported().unwrap_or(false),
@@ -49,7 +62,7 @@ impl Capabilities {
 
     /// Whether L4 listeners can be carried.
     pub fn l4(&self) -> bool {
-        self.missing.is_empty() && self.xdp && self.ring_buffer && self.lru_hash
+        self.missing.is_empty() && (self.xdp || self.tc) && self.ring_buffer && self.lru_hash
     }
 
     /// Whether L7 listeners can be reached without binding their addresses.
@@ -63,7 +76,7 @@ impl Capabilities {
             return Err(DatapathError::Privilege { missing: self.missing.clone() });
         }
         let needed = [
-            (self.xdp, "XDP"),
+            (self.xdp || self.tc, "both XDP and tc programs"),
             (self.sk_lookup, "sk_lookup (Linux 5.9)"),
             (self.ring_buffer, "BPF ring buffers (Linux 5.8)"),
         ];
@@ -85,6 +98,17 @@ impl fmt::Display for Capabilities {
             );
         }
         writeln!(f, "xdp: {}", yes(self.xdp))?;
+        writeln!(
+            f,
+            "tc: {}",
+            if self.tc && self.tcx {
+                "yes, by tcx"
+            } else if self.tc {
+                "yes, by clsact"
+            } else {
+                "no"
+            }
+        )?;
         writeln!(f, "sk_lookup: {}", yes(self.sk_lookup))?;
         writeln!(f, "ring buffer: {}", yes(self.ring_buffer))?;
         writeln!(f, "lru hash: {}", yes(self.lru_hash))?;
@@ -144,6 +168,9 @@ mod tests {
         let none = Capabilities {
             missing: vec!["CAP_BPF", "CAP_NET_ADMIN"],
             xdp: false,
+            tc: false,
+            tcx: false,
+            six_in_four: false,
             sk_lookup: false,
             ring_buffer: false,
             lru_hash: false,

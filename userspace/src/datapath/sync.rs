@@ -10,6 +10,7 @@
 
 mod addresses;
 mod adopt;
+pub(crate) mod guards;
 mod ids;
 mod mtus;
 mod retire;
@@ -21,12 +22,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eg_skel::Maps;
-use eg_skel::abi::{self, Addr, Backend, BackendState, Be16, Pool, Vip, VipKey};
+use eg_skel::abi::{self, Addr, Backend, BackendState, Be16, Vip, VipKey};
 
 use super::error::DatapathError;
 use super::names::{Kind, Names, stored};
 use super::neigh::Resolution;
-use crate::config::plan::{DatapathPlan, ForwardPlan, PoolPlan, Proto, VipPlan};
+use crate::config::plan::{
+    AffinityPlan, Algorithm, DatapathPlan, ForwardPlan, OnBackendDown, PoolPlan, Proto, UnusedPorts, VipPlan,
+};
 use ids::Ids;
 use mtus::Mtus;
 
@@ -45,6 +48,8 @@ pub(crate) struct Tables {
     vip_ids: Ids,
     pool_ids: Ids,
     backend_ids: Ids,
+    /// What the prefix lists in the kernel were made from. `None`: unknown, an earlier process made them.
+    lists: Option<guards::Lists>,
 }
 
 /// A backend's identity.
@@ -60,12 +65,16 @@ pub(super) struct VipEntry {
     pub(super) value: Vip,
     pub(super) listener: String,
     pub(super) pool: String,
+    unused_ports: UnusedPorts,
 }
 
 pub(super) struct PoolEntry {
     pub(super) id: u32,
     hash_key: [u64; 2],
     drain_timeout: Duration,
+    on_backend_down: OnBackendDown,
+    /// How it chooses. `None`: adopted, and not in a plan yet.
+    chooses: Option<(Algorithm, AffinityPlan)>,
     /// Whom the ring is built from, with weights. `None`: nothing was committed by this process yet, and a ring that
     /// an earlier one built stays as it is.
     members: Option<Vec<(BackendKey, u32)>>,
@@ -112,6 +121,7 @@ impl Tables {
             vip_ids: Ids::new(abi::MAX_VIPS),
             pool_ids: Ids::new(abi::MAX_POOLS),
             backend_ids: Ids::new(abi::MAX_BACKENDS),
+            lists: None,
         };
         tables.adopt()?;
         Ok(tables)
@@ -161,6 +171,8 @@ impl Tables {
                     id,
                     hash_key: derived,
                     drain_timeout: plan.drain_timeout,
+                    on_backend_down: plan.on_backend_down,
+                    chooses: None,
                     members: None,
                     wanted: None,
                     built: None,
@@ -173,6 +185,11 @@ impl Tables {
             entry.built = None;
         }
         entry.drain_timeout = plan.drain_timeout;
+        entry.on_backend_down = plan.on_backend_down;
+        if entry.chooses != Some((plan.algorithm, plan.affinity)) {
+            entry.chooses = Some((plan.algorithm, plan.affinity));
+            entry.built = None;
+        }
         let pool = entry.id;
         let mut members = Vec::with_capacity(plan.backends.len());
         for backend in &plan.backends {
@@ -223,6 +240,13 @@ impl Tables {
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         let addresses: BTreeSet<IpAddr> = self.backends.keys().map(|key| key.address.ip()).collect();
         addresses.into_iter().collect()
+    }
+
+    /// Whether some pool's choice depends on how busy its backends are.
+    pub(crate) fn chooses_by_load(&self) -> bool {
+        use Algorithm::{Ewma, LeastConnections, LeastRequests, P2c};
+        let by_load = |algorithm| matches!(algorithm, Ewma | LeastConnections | LeastRequests | P2c);
+        self.pools.values().any(|pool| pool.chooses.is_some_and(|(algorithm, _)| by_load(algorithm)))
     }
 
     /// How many backends that take flows have no next hop.
@@ -279,21 +303,23 @@ impl Tables {
     /// Step 4: VIPs that are new, or point or forward otherwise now.
     pub(crate) fn add_vips(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
         self.maps.conf.set(0, &addresses::conf(plan))?;
-        plan.vips.iter().try_for_each(|vip| self.add_vip(vip))
+        plan.vips.iter().try_for_each(|vip| self.add_vip(vip, guards::flags(vip, &plan.guards)))
     }
 
-    fn add_vip(&mut self, plan: &VipPlan) -> Result<(), DatapathError> {
-        let Some(pool) = self.pools.get(&plan.pool).map(|pool| pool.id) else { return Ok(()) };
+    fn add_vip(&mut self, plan: &VipPlan, guards: u32) -> Result<(), DatapathError> {
+        let Some(entry) = self.pools.get(&plan.pool) else { return Ok(()) };
+        let (pool, on_down) = (entry.id, on_down(entry.on_backend_down));
         let key = vip_key(plan);
         let (forward, flags, gue_port) = forward(plan.forward);
         if let Some(entry) = self.vips.get_mut(&key) {
             let mut value = entry.value;
-            if (value.forward, value.flags, value.gue_port) != (forward, flags, gue_port) {
+            let forwards = |vip: &Vip| (vip.forward, vip.flags & abi::VIP_SNAT, vip.gue_port);
+            if forwards(&value) != (forward, flags, gue_port) {
                 // Packets of its flows would be rewritten otherwise from now on: they are misses.
                 value.epoch = next_epoch(value.epoch);
             }
             value.forward = forward;
-            value.flags = flags;
+            value.flags = flags | on_down | guards;
             value.gue_port = gue_port;
             // Another pool moves new flows only: the old pool's backends drain.
             value.pool = pool;
@@ -306,27 +332,23 @@ impl Tables {
             }
             entry.listener.clone_from(&plan.listener);
             entry.pool.clone_from(&plan.pool);
-            return Ok(());
+            entry.unused_ports = plan.unused_ports;
+            return self.write_uses();
         }
         let id = self.vip_ids.take().ok_or(DatapathError::Full { what: "vips", limit: abi::MAX_VIPS as usize - 1 })?;
         let map_key = VipKey::new(plan.address, key.1);
         let epoch = next_epoch(self.maps.vips.get(id)?.epoch);
         let (addr, port, proto) = (map_key.addr, map_key.port, map_key.proto);
-        let value = Vip { addr, port, proto, forward, epoch, pool, flags, gue_port, pad: [0; 2] };
+        let value =
+            Vip { addr, port, proto, forward, epoch, pool, flags: flags | on_down | guards, gue_port, pad: [0; 2] };
         self.maps.retire_vip_stats(id)?;
         self.names.set(Kind::Vip, id, 0, &plan.listener)?;
         self.maps.vips.set(id, &value)?;
-        let entry = VipEntry { id, value, listener: plan.listener.clone(), pool: plan.pool.clone() };
+        let (listener, pool, unused_ports) = (plan.listener.clone(), plan.pool.clone(), plan.unused_ports);
+        let entry = VipEntry { id, value, listener, pool, unused_ports };
         self.vips.insert(key, entry);
         self.write_uses()?;
         Ok(self.maps.vip_ids.set(&map_key, &id)?)
-    }
-
-    /// The pool's element of `eg_pools`, for `backends` in its ring.
-    fn write_pool(maps: &Maps, entry: &PoolEntry, backends: u32) -> Result<(), DatapathError> {
-        Ok(maps
-            .pools
-            .set(entry.id, &Pool { hash_key: entry.hash_key, backends, period: abi::RING_SLOTS, ..Pool::default() })?)
     }
 }
 
@@ -341,13 +363,21 @@ fn vip_key(vip: &VipPlan) -> (SocketAddr, u8) {
 
 /// What the kernel's element says about the mode: its code, flags and port.
 fn forward(plan: ForwardPlan) -> (u8, u32, Be16) {
-    let (mode, flags, port) = match plan {
-        ForwardPlan::Nat { snat } => (abi::Forward::Nat, if snat { abi::VIP_SNAT } else { 0 }, 0),
-        ForwardPlan::Ipip => (abi::Forward::Ipip, 0, 0),
-        ForwardPlan::Gue { port } => (abi::Forward::Gue, 0, port),
-        ForwardPlan::L2 => (abi::Forward::L2, 0, 0),
+    let (flags, port) = match plan {
+        ForwardPlan::Nat { snat: true } => (abi::VIP_SNAT, 0),
+        ForwardPlan::Gue { port } => (0, port),
+        _ => (0, 0),
     };
-    (mode.code() as u8, flags, port.into())
+    (plan.mode().code() as u8, flags, port.into())
+}
+
+/// What a VIP's flags say about flows whose backend is down or gone.
+fn on_down(policy: OnBackendDown) -> u32 {
+    match policy {
+        OnBackendDown::Keep => 0,
+        OnBackendDown::Repick => abi::VIP_REPICK,
+        OnBackendDown::Reset => abi::VIP_REPICK | abi::VIP_RESET,
+    }
 }
 
 /// Epoch 0 is no VIP.

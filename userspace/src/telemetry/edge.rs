@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use eg_l7::Counters;
+use eg_l7::error::Cause;
 use eg_l7::observe::{Count, ListenerCounters, Protocol};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -26,6 +27,7 @@ impl Collector for Edge {
         let Some(workers) = self.0.counters.load_full() else { return Ok(()) };
         let mut to = Writer(encoder);
         requests(&mut to, &workers)?;
+        failures(&mut to, &workers)?;
         listeners(&mut to, &workers)?;
         for (name, help, which) in TOTALS {
             to.counter(name, help, workers.iter().map(|worker| which(worker).get()).sum())?;
@@ -45,7 +47,7 @@ const TOTALS: [Total; 20] = [
     ("expressgateway_upstream_replays", "Requests sent again because a kept connection had died.", |c| {
         &c.upstream_replays
     }),
-    ("expressgateway_accept_pauses", "Times that accepting paused for want of descriptors.", |c| &c.accept_pauses),
+    ("expressgateway_accept_pauses", "Times that accepting paused.", |c| &c.accept_pauses),
     ("shutdown_aborted_connections", "Connections that a drain cut because its time was over.", |c| {
         &c.shutdown_aborted_connections
     }),
@@ -65,7 +67,7 @@ const TOTALS: [Total; 20] = [
     ("expressgateway_quic_version_negotiations", "Clients that were told which QUIC versions are spoken.", |c| {
         &c.quic.version_negotiations
     }),
-    ("expressgateway_quic_refused", "QUIC clients that were turned away during a drain.", |c| &c.quic.refused),
+    ("expressgateway_quic_refused", "QUIC clients that were turned away.", |c| &c.quic.refused),
     (
         "expressgateway_quic_dropped_foreign_destination",
         "QUIC datagrams dropped: not for an address of the listener.",
@@ -91,6 +93,14 @@ fn requests(to: &mut Writer<'_>, workers: &[Arc<Counters>]) -> fmt::Result {
         (labels, count)
     });
     to.counters("expressgateway_requests", "Requests by the status that the client got.", families.collect())
+}
+
+fn failures(to: &mut Writer<'_>, workers: &[Arc<Counters>]) -> fmt::Result {
+    let each = Cause::ALL.map(|cause| {
+        let sum = workers.iter().map(|worker| worker.upstream_failures(cause)).sum();
+        (vec![("cause", cause.label().to_owned())], sum)
+    });
+    to.counters("expressgateway_upstream_failures", "Times that a backend failed, by how.", each.into())
 }
 
 type PerListener = (&'static str, &'static str, fn(&ListenerCounters) -> &Count);
@@ -119,12 +129,13 @@ fn listeners(to: &mut Writer<'_>, workers: &[Arc<Counters>]) -> fmt::Result {
         });
         to.counters(name, help, sums.collect())?;
     }
-    let per_protocol = |which: fn(&ListenerCounters, Protocol) -> u64| {
+    let per_protocol = |which: fn(&ListenerCounters, Option<Protocol>) -> u64| {
         let mut sums: Vec<(Vec<Label>, u64)> = Vec::new();
         for (listener, all) in &by_name {
-            for protocol in Protocol::ALL {
+            for protocol in Protocol::ALL.map(Some).into_iter().chain([None]) {
                 let sum = all.iter().map(|counters| which(counters, protocol)).sum();
-                sums.push((vec![("listener", listener.clone()), ("protocol", protocol.label().to_owned())], sum));
+                let protocol = protocol.map_or("none", Protocol::label).to_owned();
+                sums.push((vec![("listener", listener.clone()), ("protocol", protocol)], sum));
             }
         }
         sums

@@ -100,6 +100,11 @@ const BACKEND: [Figure; 5] = [
     ("expressgateway_backend_flows", "Flows given to this backend.", |s| s.flows),
 ];
 
+/// A count that may be a little below zero until it is corrected.
+fn live(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}
+
 fn backends(to: &mut Writer<'_>, backends: &[BackendFigures]) -> fmt::Result {
     let labels = |backend: &BackendFigures| {
         vec![
@@ -112,6 +117,11 @@ fn backends(to: &mut Writer<'_>, backends: &[BackendFigures]) -> fmt::Result {
         let values = backends.iter().map(|backend| (labels(backend), figure(&backend.stats)));
         to.counters(name, help, values.collect())?;
     }
+    let open = backends.iter().map(|backend| (labels(backend), live(backend.load.flows)));
+    to.gauges("expressgateway_backend_open_flows", "Flows established with this backend.", open.collect())?;
+    let outstanding = backends.iter().map(|backend| (labels(backend), live(backend.load.outstanding)));
+    let help = "Flows established with this backend or half-open.";
+    to.gauges("expressgateway_backend_outstanding_flows", help, outstanding.collect())?;
     let resolved = backends.iter().map(|backend| (labels(backend), u64::from(backend.resolved)));
     to.gauges("expressgateway_backend_next_hop", "1 while the backend's next hop is known.", resolved.collect())?;
     let states = backends.iter().map(|backend| {

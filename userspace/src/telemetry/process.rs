@@ -49,6 +49,8 @@ impl Collector for Process {
             "Settings that differ from the file until a restart.",
             waiting,
         )?;
+        let most = vitals.max_connections.load(Relaxed);
+        to.gauge("expressgateway_max_connections", "Client connections at which accepting pauses.", most)?;
         let refused = vitals.admin_refused.load(Relaxed);
         to.counter("expressgateway_admin_refused", "Admin requests without the right token.", refused)?;
         to.counter("panic", "Panics, each of which ended one connection or less.", panics::total())?;

@@ -91,6 +91,11 @@ class Client(QuicConnectionProtocol):
 
     def open(self, stream):
         stream_id = self._quic.get_next_available_stream_id()
+        if stream.raw is not None:
+            self.by_id[stream_id] = stream
+            stream.upload_done = True
+            self._quic.send_stream_data(stream_id, stream.raw, end_stream=stream.fin)
+            return stream_id
         fields = stream.head("https", f"localhost:{self.spec['port']}")
         if stream.whole_head is None:
             fields = [(name.lower(), value) for name, value in fields]
@@ -207,7 +212,7 @@ class Client(QuicConnectionProtocol):
 
 
 async def main(spec):
-    configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost")
+    configuration = QuicConfiguration(is_client=True, alpn_protocols=spec.get("alpn", ["h3"]), server_name="localhost")
     configuration.verify_mode = ssl.CERT_REQUIRED
     configuration.load_verify_locations(spec["ca"])
     configuration.max_stream_data = spec.get("window", 1 << 20)

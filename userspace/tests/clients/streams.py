@@ -6,6 +6,7 @@ A client is started with one JSON object as its argument:
     host, port, tls, ca     where to connect, over TLS or not, and the certificate to trust
     streams                 a list of requests on one connection, see Stream
     load                    instead: {path, every_ms, limit_s, at_once}: one GET after another until the server says GOAWAY
+    alpn                    HTTP/3: the protocols to offer, default ["h3"]
     window                  receive window of one stream, default 65535 (HTTP/2) or 1 MiB (HTTP/3)
     limit_s                 give up after this, default 60
     until                   "all" streams have ended (default), or all that are read ("read"), then `linger_s` more
@@ -33,6 +34,7 @@ class Stream:
     """One request and what came back.
 
     Keys of its order: method, path, fields [[name, value]], body (text) or file (path), length (false: unknown),
+    raw (HTTP/3: the stream's bytes in hexadecimal, instead of all else) with fin (true: they end it),
     head (all fields as they are, instead of method, path, fields and a length), trailers, read (false: never give credit back), cancel_after (response bytes, then cancel), cut_after (request bytes,
     then cancel), hold_after (request bytes, then send nothing more).
     """
@@ -44,6 +46,8 @@ class Stream:
         self.whole_head = order.get("head")
         self.fields = [(name, value) for name, value in order.get("fields", [])]
         self.trailers = [(name, value) for name, value in order.get("trailers", [])]
+        self.raw = bytes.fromhex(order["raw"]) if "raw" in order else None
+        self.fin = order.get("fin", True)
         self.read = order.get("read", True)
         self.cancel_after = order.get("cancel_after")
         self.cut_after = order.get("cut_after")

@@ -497,7 +497,7 @@ drain_timeout="60"
 backends=[{address="10.0.0.9:1"}]
 "#,
         r#"
-f.toml:11:11: pools.p2.algorithm: "least" is not one of "round-robin", "maglev"
+f.toml:11:11: pools.p2.algorithm: "least" is not one of "round-robin", "weighted-round-robin", "random", "weighted-random", "p2c", "maglev", "ring-hash", "ewma", "least-connections", "least-requests", "session-affinity"
 f.toml:12:15: pools.p2.drain_timeout: "60" is not a duration: expected a whole number and ms, s, m or h, such as "60s"
 "#,
     ),
@@ -528,6 +528,57 @@ pool="p"
 f.toml:12:6: routes[1].path: is never reached: routes[0] has "/" on "a" already
 f.toml:16:6: routes[2].path: "api" is not a path prefix: expected it to start with "/"
 f.toml:20:6: routes[3].path: "/a?b" has '?', which no request path has: write it percent-encoded
+"#,
+    ),
+    (
+        r#"[[listeners]]
+name="a"
+address="127.0.0.1:80"
+protocol="http"
+[[pools.p.backends]]
+address="10.0.0.1:80"
+[[routes]]
+listener="a"
+path="/a/../b"
+pool="p"
+[[routes]]
+listener="a"
+path="/a/./b"
+pool="p"
+[[routes]]
+listener="a"
+path="//"
+pool="p"
+[[routes]]
+listener="a"
+path="/%70ublic"
+pool="p"
+[[routes]]
+listener="a"
+path="/%2f"
+pool="p"
+[[routes]]
+listener="a"
+path="/%zz"
+pool="p"
+[[routes]]
+listener="a"
+path="/a%00"
+pool="p"
+[[routes]]
+listener="a"
+path="/.."
+pool="p"
+"#,
+        r#"
+f.toml:9:6: routes[0].path: "/a/../b" is never matched: requests for it are requests for "/b", write that
+f.toml:13:6: routes[1].path: "/a/./b" is never matched: requests for it are requests for "/a/b", write that
+f.toml:17:6: routes[2].path: "//" is never matched: requests for it are requests for "/", write that
+f.toml:21:6: routes[3].path: "/%70ublic" is never matched: requests for it are requests for "/public", write that
+f.toml:25:6: routes[4].path: "/%2f" is never matched: requests for it are requests for "/%2F", write that
+f.toml:29:6: routes[5].path: "/%zz" has a "%" without two hexadecimal digits behind it: requests for it are refused
+f.toml:33:6: routes[6].path: "/a%00" has %00: requests for it are refused
+f.toml:37:6: routes[7].path: "/.." goes above the root: requests for it are refused
 "#,
     ),
     (
@@ -616,7 +667,6 @@ backends=[{address="10.0.0.1:80"},{builtin="welcome"},{address="127.0.0.1:80"},{
 "#,
         r#"
 f.toml:5:9: listeners[0].address: forward = "nat" keeps the address family: VIP 192.0.2.1:80 and pools.p.backends[3].address [2001:db8::1]:80 differ
-f.toml:9:11: pools.p.algorithm: "round-robin" is for routes; listeners[0] uses this pool at L4, where it must be "maglev"
 f.toml:10:44: pools.p.backends[1].builtin: "welcome" is for routes; listeners[0] uses this pool at L4, out of the process's reach
 f.toml:10:64: pools.p.backends[2].address: 127.0.0.1:80 is on loopback, where the kernel datapath of listeners[0] cannot send
 "#,
@@ -638,7 +688,7 @@ address="10.0.0.1:80"
 f.toml:5:10: listeners[0].address[0]: 0.0.0.0 cannot be a VIP: expected an address that packets are sent to
 f.toml:5:23: listeners[0].address[1]: 127.0.0.1 cannot be a VIP: expected an address that packets are sent to
 f.toml:5:38: listeners[0].address[2]: port 0 cannot be a VIP: expected 1 to 65535
-f.toml:8:9: listeners[0].forward: "dsr" is not one of "nat"
+f.toml:8:9: listeners[0].forward: "dsr" is not one of "nat", "ipip", "gue", "l2"
 f.toml:9:7: listeners[0].http3: is for https listeners, this one is tcp
 "#,
     ),
@@ -700,10 +750,62 @@ f.toml:2:20: datapath.interfaces[1]: "eth0" is datapath.interfaces[0] already
 f.toml:2:27: datapath.interfaces[2]: "much-too-long-a-name" is not an interface name: expected 1 to 15 characters without "/", ":" or spaces
 f.toml:2:50: datapath.interfaces[3]: "a/b" is not an interface name: expected 1 to 15 characters without "/", ":" or spaces
 f.toml:3:10: datapath.pin_root: "bpf" is not an absolute path
-f.toml:4:7: datapath.flows: expected a whole number from 1024 to 268435456
+f.toml:4:7: datapath.flows: expected a whole number from 1024 to 16777216
 f.toml:5:11: datapath.hash_seed: expected 32 hexadecimal digits, such as those of `openssl rand -hex 16`
 f.toml:6:12: datapath.snat_ports: "9-5" ends before it starts
 f.toml:7:16: datapath.detach_on_exit: expected true or false, found a whole number
+"#,
+    ),
+    (
+        r#"[datapath]
+interfaces=["eth0"]
+[datapath.guards]
+allow=["10.0.0.1/8","::ffff:10.0.0.0/104"]
+deny=["10.0.0.0/33","example.com"]
+deny_files="bad.txt"
+source_pps=1000000
+source_burst=50
+source_flows_per_s=10000001
+udp_burst=0
+udp_amplification=1.5
+source_prefix_v4=33
+source_prefix_v6=8
+sources=1
+udp_pp=5
+[[listeners]]
+name="a"
+address="192.0.2.1:80"
+protocol="tcp"
+pool="p"
+guards=["prefixes","udp_pps","source_flow"]
+[[listeners]]
+name="b"
+address="192.0.2.1:81"
+protocol="http"
+guards=[]
+[[routes]]
+listener="b"
+pool="p"
+[[pools.p.backends]]
+address="10.0.0.1:80"
+"#,
+        r#"
+f.toml:4:8: datapath.guards.allow[0]: "10.0.0.1/8" has bits behind its length: expected "10.0.0.0/8", or "10.0.0.1" alone
+f.toml:4:21: datapath.guards.allow[1]: "::ffff:10.0.0.0/104" is an IPv4 address in disguise: expected it as "10.0.0.0"
+f.toml:5:7: datapath.guards.deny[0]: "10.0.0.0/33" has the length "33": expected 0 to 32
+f.toml:5:21: datapath.guards.deny[1]: "example.com" is not a prefix: expected "192.0.2.0/24", "2001:db8::/32" or an address
+f.toml:6:12: datapath.guards.deny_files: expected a list of strings, found a string
+f.toml:8:14: datapath.guards.source_burst: expected at least 10000, what source_pps = 1000000 lets through in 10 ms
+f.toml:9:20: datapath.guards.source_flows_per_s: expected a whole number from 0 to 10000000
+f.toml:10:11: datapath.guards.udp_burst: expected a whole number from 1 to 10000000
+f.toml:11:19: datapath.guards.udp_amplification: expected a whole number from 0 to 1000, found a number with a fraction
+f.toml:12:18: datapath.guards.source_prefix_v4: expected a whole number from 8 to 32
+f.toml:13:18: datapath.guards.source_prefix_v6: expected a whole number from 16 to 128
+f.toml:14:9: datapath.guards.sources: expected a whole number from 1024 to 16777216
+f.toml:15:1: datapath.guards.udp_pp: unknown key (did you mean "udp_pps"?)
+f.toml:21:20: listeners[0].guards[1]: "udp_pps" is for udp listeners, this one is tcp
+f.toml:21:30: listeners[0].guards[2]: "source_flow" is not one of "prefixes", "source_pps", "source_flows", "udp_pps", "udp_amplification" (did you mean "source_flows"?)
+f.toml:26:8: listeners[1].guards: is for tcp and udp listeners; http goes by [[routes]]
 "#,
     ),
     (
@@ -723,7 +825,7 @@ address="10.0.0.1:80"
 "#,
         r#"
 f.toml:2:12: datapath.interfaces: expected a list of strings, found a string
-f.toml:3:5: datapath.xdp: "hw" is not one of "auto", "native", "generic", "off"
+f.toml:3:5: datapath.xdp: "hw" is not one of "auto", "native", "generic", "tc", "off"
 f.toml:4:12: datapath.snat_ports: "1-5000" starts below 1024, among the ports of services
 "#,
     ),
@@ -742,6 +844,81 @@ address="10.0.0.1:80"
 "#,
         r#"
 f.toml:2:12: datapath.snat_ports: "20000-20100" has fewer than 1024 ports: they would run out
+"#,
+    ),
+    (
+        r#"[datapath]
+interfaces=["eth0"]
+flows=16777217
+timeout_udp="1500ms"
+timeout_closing="0s"
+tunnel_sources=["10.0.0.0/8","10.1.0.0/16","10.0.0.1/8","fd00::/200","here"]
+[[listeners]]
+name="a"
+address="192.0.2.1:80"
+protocol="tcp"
+pool="p"
+forward="ipip"
+snat=false
+gue_port=6081
+unused_ports="reset"
+[[listeners]]
+name="b"
+address=["192.0.2.1:81","[2001:db8::1]:80"]
+protocol="tcp"
+pool="p"
+forward="l2"
+unused_ports="pass"
+[[listeners]]
+name="c"
+address="192.0.2.2:80"
+protocol="udp"
+pool="p"
+forward="gre"
+gue_port=0
+[pools.p]
+algorithm="p2c"
+affinity_timeout="10m"
+affinity_prefix_v4=33
+on_backend_down="wait"
+backends=[{address="10.0.0.1:80"}]
+"#,
+        r#"
+f.toml:3:7: datapath.flows: expected a whole number from 1024 to 16777216
+f.toml:4:13: datapath.timeout_udp: expected whole seconds, at least "1s"
+f.toml:5:17: datapath.timeout_closing: expected whole seconds, at least "1s"
+f.toml:6:30: datapath.tunnel_sources[1]: at most one prefix of each family
+f.toml:6:44: datapath.tunnel_sources[2]: "10.0.0.1/8" has bits behind its length: expected "10.0.0.0/8", or "10.0.0.1" alone
+f.toml:6:57: datapath.tunnel_sources[3]: "fd00::/200" has the length "200": expected 0 to 128
+f.toml:6:70: datapath.tunnel_sources[4]: "here" is not a prefix: expected "192.0.2.0/24", "2001:db8::/32" or an address
+f.toml:13:6: listeners[0].snat: is for forward = "nat", this one is "ipip"
+f.toml:14:10: listeners[0].gue_port: is for forward = "gue", this one is "ipip"
+f.toml:18:10: listeners[1].address[0]: forward = "l2" keeps the port: VIP 192.0.2.1:81 and pools.p.backends[0].address 10.0.0.1:80 differ
+f.toml:18:25: listeners[1].address[1]: forward = "l2" keeps the address family: VIP [2001:db8::1]:80 and pools.p.backends[0].address 10.0.0.1:80 differ
+f.toml:22:14: listeners[1].unused_ports: listeners[0] says "reset" for the rest of 192.0.2.1
+f.toml:28:9: listeners[2].forward: "gre" is not one of "nat", "ipip", "gue", "l2" (did you mean "gue"?)
+f.toml:29:10: listeners[2].gue_port: expected a whole number from 1 to 65535
+f.toml:32:18: pools.p.affinity_timeout: is for algorithm = "session-affinity"
+f.toml:33:20: pools.p.affinity_prefix_v4: expected a whole number from 0 to 32
+f.toml:34:17: pools.p.on_backend_down: "wait" is not one of "keep", "repick", "reset"
+"#,
+    ),
+    (
+        r#"[[listeners]]
+name="a"
+address="127.0.0.1:80"
+protocol="http"
+unused_ports="drop"
+[[routes]]
+listener="a"
+pool="p"
+[pools.p]
+algorithm="ewma"
+backends=[{address="10.0.0.1:80"}]
+"#,
+        r#"
+f.toml:5:14: listeners[0].unused_ports: is for tcp and udp listeners; http goes by [[routes]]
+f.toml:10:11: pools.p.algorithm: "ewma" is for tcp and udp listeners; a route uses this pool, which takes "round-robin" or "maglev"
 "#,
     ),
 ];

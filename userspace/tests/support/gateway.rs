@@ -30,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) more: String,
     /// Added to the process's environment.
     pub(crate) environment: Vec<(String, String)>,
+    /// `ulimit -n` for the process.
+    pub(crate) descriptors: Option<u64>,
 }
 
 impl Config {
@@ -45,6 +47,7 @@ impl Config {
             drain_settle_ms: 0,
             more: String::new(),
             environment: Vec::new(),
+            descriptors: None,
         }
     }
 
@@ -138,16 +141,36 @@ impl Gateway {
         let folder = tempfile::Builder::new().prefix("eg-blackbox-").tempdir().expect("make a folder for the gateway");
         write_certificate(folder.path());
         let text = config.text(&ports, folder.path());
-        Gateway::start_text(&text, ports, folder, &config.environment)
+        Gateway::spawn(&text, ports, folder, &config.environment, config.descriptors)
     }
 
     /// Starts `text` as the configuration; its admin address must be that of `ports`.
     #[track_caller]
     pub(crate) fn start_text(text: &str, ports: Ports, folder: TempDir, environment: &[(String, String)]) -> Gateway {
+        Gateway::spawn(text, ports, folder, environment, None)
+    }
+
+    #[track_caller]
+    fn spawn(
+        text: &str,
+        ports: Ports,
+        folder: TempDir,
+        environment: &[(String, String)],
+        descriptors: Option<u64>,
+    ) -> Gateway {
         let file = folder.path().join("gateway.toml");
         std::fs::write(&file, text).expect("write the configuration");
         let log = File::create(folder.path().join("log")).expect("make the log");
-        let child = Command::new(env!("CARGO_BIN_EXE_expressgateway"))
+        let binary = env!("CARGO_BIN_EXE_expressgateway");
+        let mut command = match descriptors {
+            None => Command::new(binary),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string(), binary]);
+                shell
+            }
+        };
+        let child = command
             .arg(&file)
             .env("STATE_DIRECTORY", folder.path().join("state"))
             .envs(environment.iter().map(|(key, value)| (key, value)))

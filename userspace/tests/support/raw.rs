@@ -51,6 +51,11 @@ impl Raw {
         self
     }
 
+    /// The same where being refused is a failure.
+    pub(crate) fn send_whole(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.socket.write_all(bytes.as_ref())
+    }
+
     /// The next response, its body read by its own framing (`head_only` for the answer to HEAD). An error is how the
     /// connection ended before the response did.
     pub(crate) fn answer(&mut self, head_only: bool) -> io::Result<Answer> {

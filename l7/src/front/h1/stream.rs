@@ -22,8 +22,6 @@ pub(super) struct Stream {
     decoder: Decoder,
     to_head: bool,
     http10: bool,
-    /// The client waits for a 100 or a final response before it sends the body.
-    awaits_go: bool,
     /// The connection may serve another request.
     keep: bool,
     aborted: bool,
@@ -35,7 +33,6 @@ impl Stream {
         Stream {
             worker: Rc::clone(worker),
             wire,
-            awaits_go: request.expects && !decoder.done(),
             decoder,
             to_head: request.head.method() == b"HEAD",
             http10: request.http10,
@@ -61,10 +58,7 @@ impl Source for Stream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, Abort>> {
         loop {
             match self.decoder.decode(&mut self.wire.read) {
-                Ok(Some(frame)) => {
-                    self.awaits_go = false;
-                    return Poll::Ready(Ok(frame));
-                }
+                Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
                 Ok(None) => {}
                 Err(_) => {
                     self.keep = false;
@@ -111,9 +105,6 @@ impl Front for Stream {
         if !self.wire.out.has_room() {
             ready!(self.wire.poll_flush(cx))?;
         }
-        if head.status() == 100 {
-            self.awaits_go = false;
-        }
         encode::response(
             self.wire.out.text(),
             head,
@@ -137,7 +128,9 @@ impl Front for Stream {
             None if self.http10 => Length::Close,
             None => Length::Chunked,
         };
-        if self.wire.sending == Length::Close || self.awaits_go || self.worker.phase() >= Phase::Draining {
+        // RFC 9112 section 9.6: a server that is going to close the connection "SHOULD send a close connection option in its
+        // final response". With the request unread, which bytes begin the next one depends on when the rest of it comes.
+        if self.wire.sending == Length::Close || !self.decoder.done() || self.worker.phase() >= Phase::Draining {
             self.keep = false;
         }
         // RFC 9112 section 9.3: an HTTP/1.0 client must be told that the connection persists.

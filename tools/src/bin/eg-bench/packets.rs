@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::Result;
 use crate::compile::Workshop;
 use crate::frame::{ACK, Frame, SYN, answer, frame};
-use crate::world::{Order, TCP, TCP6, Target, UDP, World};
+use crate::world::{Order, TCP, TCP_GUE, TCP_IPIP, TCP_L2, TCP6, TCP6_IPIP, Target, UDP, UDP_IPIP, World};
 
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
@@ -20,8 +20,8 @@ const XDP_TX: u32 = 3;
 const SOURCE4: usize = 26;
 const SOURCE6: usize = 34;
 
-/// The default capacity of eg_flows: new flows are measured with the table full, when each insertion evicts.
-const TABLE: u32 = 1 << 20;
+/// The capacity of eg_opening: new flows are measured with the table full, when each insertion evicts.
+const TABLE: u32 = 1 << 17;
 
 struct Case {
     name: &'static str,
@@ -45,15 +45,47 @@ enum Kind {
     Foreign,
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 17] = [
     Case { name: "tcp-hit.1-flow", flows: 1, from: "10.0.0.1:40000", to: TCP, kind: Kind::Hit { tcp: true } },
     Case { name: "tcp-hit.64k-flows", flows: 1 << 16, from: "10.0.0.1:40000", to: TCP, kind: Kind::Hit { tcp: true } },
     Case { name: "tcp-hit.256k-flows", flows: 1 << 18, from: "10.0.0.1:40000", to: TCP, kind: Kind::Hit { tcp: true } },
-    Case { name: "tcp-reply.1-flow", flows: 1, from: "10.0.0.1:40000", to: TCP, kind: Kind::Reply },
+    Case { name: "udp-reply.1-flow", flows: 1, from: "10.0.0.1:40000", to: UDP, kind: Kind::Reply },
     Case { name: "tcp6-hit.1-flow", flows: 1, from: "[2001:db8:9::1]:40000", to: TCP6, kind: Kind::Hit { tcp: true } },
     Case { name: "udp-hit.1-flow", flows: 1, from: "10.0.0.1:40000", to: UDP, kind: Kind::Hit { tcp: false } },
     Case { name: "udp-hit.64k-flows", flows: 1 << 16, from: "10.0.0.1:40000", to: UDP, kind: Kind::Hit { tcp: false } },
     Case { name: "tcp-syn.new-flow", flows: 1 << 24, from: "11.0.0.0:40000", to: TCP, kind: Kind::New },
+    Case { name: "tcp-hit.ipip.1-flow", flows: 1, from: "10.0.0.1:40000", to: TCP_IPIP, kind: Kind::Hit { tcp: true } },
+    Case {
+        name: "tcp-hit.ipip.64k-flows",
+        flows: 1 << 16,
+        from: "10.0.0.1:40000",
+        to: TCP_IPIP,
+        kind: Kind::Hit { tcp: true },
+    },
+    Case {
+        name: "tcp-hit.ipip.512k-flows",
+        flows: 1 << 19,
+        from: "10.0.0.1:40000",
+        to: TCP_IPIP,
+        kind: Kind::Hit { tcp: true },
+    },
+    Case {
+        name: "udp-hit.ipip.1-flow",
+        flows: 1,
+        from: "10.0.0.1:40000",
+        to: UDP_IPIP,
+        kind: Kind::Hit { tcp: false },
+    },
+    Case {
+        name: "tcp6-hit.ip6ip6.1-flow",
+        flows: 1,
+        from: "[2001:db8:9::1]:40000",
+        to: TCP6_IPIP,
+        kind: Kind::Hit { tcp: true },
+    },
+    Case { name: "tcp-hit.gue.1-flow", flows: 1, from: "10.0.0.1:40000", to: TCP_GUE, kind: Kind::Hit { tcp: true } },
+    Case { name: "tcp-hit.l2.1-flow", flows: 1, from: "10.0.0.1:40000", to: TCP_L2, kind: Kind::Hit { tcp: true } },
+    Case { name: "tcp-syn.ipip.new-flow", flows: 1 << 24, from: "11.0.0.0:40000", to: TCP_IPIP, kind: Kind::New },
     Case { name: "foreign.1-flow", flows: 1, from: "10.0.0.1:40000", to: "198.51.100.1:80", kind: Kind::Foreign },
 ];
 
@@ -73,21 +105,16 @@ impl Case {
         let send =
             |frame: &Frame, flows, packets| world.send(Target::Product, frame, flows, self.at(), (order, 0), packets);
         match self.kind {
-            Kind::Hit { tcp: false } => {
-                let datagram = self.frame(None)?;
-                send(&datagram, self.flows, self.flows)?;
-                Ok(datagram)
-            }
-            Kind::Hit { tcp: true } => {
-                send(&self.frame(Some(SYN))?, self.flows, self.flows)?;
-                let data = self.frame(Some(ACK))?;
-                send(&data, self.flows, self.flows)?;
-                Ok(data)
+            Kind::Hit { tcp } => {
+                world.establish(self.from.parse()?, self.to, self.flows)?;
+                self.frame(tcp.then_some(ACK))
             }
             Kind::Reply => {
-                send(&self.frame(Some(SYN))?, 1, 1)?;
-                let (forwarded, _) = world.alone(Target::Product, &self.frame(Some(ACK))?, 1)?;
-                Ok(answer(&forwarded))
+                // A datagram and its answer: from then on the flow is established, and replies of it are hits.
+                let (forwarded, _) = world.alone(Target::Product, &self.frame(None)?, 1)?;
+                let reply = answer(&forwarded);
+                world.alone(Target::Product, &reply, 1)?;
+                Ok(reply)
             }
             Kind::New => {
                 let syn = self.frame(Some(SYN))?;

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use eg_abi::{
-    ADDR_SOURCE, ADDR_VIP, Addr, Backend, BackendState, Be16, PROTO_TCP, PROTO_UDP, Plain, Pool, RING_SLOTS, Slot,
-    Stats, VIP_SNAT, Vip, VipKey,
+    ADDR_SOURCE, ADDR_VIP, Addr, BACKEND_ON_LINK, Backend, BackendState, Be16, Flow, FlowKey, FlowState, Forward,
+    PROTO_TCP, PROTO_UDP, Plain, Pool, RING_SLOTS, Slot, Stats, VIP_SNAT, Vip, VipKey,
 };
 use eg_skel::features::{self, XDP_HAS_FRAGS};
 use eg_skel::xdp_ingress::{IngressSkel, IngressSkelBuilder};
@@ -30,7 +30,22 @@ const IFINDEX: u32 = 1;
 pub(crate) const TCP: &str = "203.0.113.1:80";
 pub(crate) const UDP: &str = "203.0.113.1:53";
 pub(crate) const TCP6: &str = "[2001:db8::1]:80";
-const VIPS: [(&str, u8, u32); 3] = [(TCP, PROTO_TCP, 1), (UDP, PROTO_UDP, 1), (TCP6, PROTO_TCP, 2)];
+/// The same services by other modes.
+pub(crate) const TCP_IPIP: &str = "203.0.113.2:80";
+pub(crate) const UDP_IPIP: &str = "203.0.113.2:53";
+pub(crate) const TCP6_IPIP: &str = "[2001:db8::2]:80";
+pub(crate) const TCP_GUE: &str = "203.0.113.3:80";
+pub(crate) const TCP_L2: &str = "203.0.113.4:80";
+const VIPS: [(&str, u8, u32, Forward); 8] = [
+    (TCP, PROTO_TCP, 1, Forward::Nat),
+    (UDP, PROTO_UDP, 1, Forward::Nat),
+    (TCP6, PROTO_TCP, 2, Forward::Nat),
+    (TCP_IPIP, PROTO_TCP, 1, Forward::Ipip),
+    (UDP_IPIP, PROTO_UDP, 1, Forward::Ipip),
+    (TCP6_IPIP, PROTO_TCP, 2, Forward::Ipip),
+    (TCP_GUE, PROTO_TCP, 1, Forward::Gue),
+    (TCP_L2, PROTO_TCP, 1, Forward::L2),
+];
 
 pub(crate) struct World {
     program: Program,
@@ -84,10 +99,12 @@ impl World {
     }
 
     fn fill(&self) -> Result<()> {
-        for (id, (address, proto, pool)) in (1u32..).zip(VIPS) {
+        for (id, (address, proto, pool, forward)) in (1u32..).zip(VIPS) {
             let at: SocketAddr = address.parse()?;
             let key = VipKey::new(at, proto);
-            let vip = Vip { addr: key.addr, port: key.port, proto, epoch: 1, pool, flags: VIP_SNAT, ..Vip::default() };
+            let (addr, port, flags) = (key.addr, key.port, if forward == Forward::Nat { VIP_SNAT } else { 0 });
+            let (forward, gue_port) = (forward.code() as u8, Be16(6080u16.to_be_bytes()));
+            let vip = Vip { addr, port, proto, forward, epoch: 1, pool, flags, gue_port, ..Vip::default() };
             put(&self.map("eg_vips")?, &id, &vip)?;
             put(&self.map("eg_vip_ids")?, &key, &id)?;
             put(&self.map("eg_vip_ids")?, &VipKey::any_port(key.addr), &ADDR_VIP)?;
@@ -101,6 +118,9 @@ impl World {
                     source: host(net, 0xfffe),
                     port: Be16(8080u16.to_be_bytes()),
                     state: BackendState::Up as u8,
+                    flags: BACKEND_ON_LINK,
+                    mtu: 1500,
+                    weight: 1,
                     generation: 1,
                     ifindex: IFINDEX,
                     dmac: [2, 0, 0, 0, 1, id as u8],
@@ -133,6 +153,52 @@ impl World {
         ring.update_batch(&keys, &slots, RING_SLOTS, MapFlags::ANY, MapFlags::ANY)?;
         let fd = ring.as_fd().as_raw_fd() as u32;
         put(&self.map("eg_rings")?, &pool, &fd)
+    }
+
+    /// Writes `flows` established flows of the client that sends `frame` to VIP `vip`, as handshakes would have left them.
+    /// What a packet of one finds is what it would find then; only the halves that replies would need are missing.
+    pub(crate) fn establish(&self, client: SocketAddr, vip: &str, flows: u32) -> Result<()> {
+        let to: SocketAddr = vip.parse()?;
+        let (id, (_, proto, pool, _)) =
+            (1u32..).zip(VIPS).find(|(_, (address, ..))| *address == vip).ok_or("no such VIP")?;
+        let now = features::jiffies()?;
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for number in 0..flows {
+            let low = |bytes: &mut [u8]| {
+                let at = bytes.len() - 4;
+                bytes[at..].iter_mut().zip(number.to_be_bytes()).for_each(|(byte, bits)| *byte ^= bits);
+            };
+            let from = match client.ip() {
+                IpAddr::V4(ip) => {
+                    let mut bytes = ip.octets();
+                    low(&mut bytes);
+                    IpAddr::from(bytes)
+                }
+                IpAddr::V6(ip) => {
+                    let mut bytes = ip.octets();
+                    low(&mut bytes);
+                    IpAddr::from(bytes)
+                }
+            };
+            let key = FlowKey::new(SocketAddr::new(from, client.port()), to, proto);
+            let first = 1 + (pool - 1) * BACKENDS;
+            let net: IpAddr = if pool == 1 { "192.168.0.0".parse()? } else { "2001:db8:1::".parse()? };
+            let flow = Flow {
+                tag: key.tag(),
+                addr: host(net, 0xfffe),
+                port: Be16((10_240 + (number / BACKENDS % 20_000) as u16).to_be_bytes()),
+                state: FlowState::Open.code() as u8,
+                vip: id,
+                epoch: 1,
+                backend: first + number % BACKENDS,
+                generation: 1,
+                seen: now,
+                ..Flow::default()
+            };
+            keys.extend_from_slice(key.to_bytes().as_ref());
+            values.extend_from_slice(flow.to_bytes().as_ref());
+        }
+        Ok(self.map("eg_flows")?.update_batch(&keys, &values, flows, MapFlags::ANY, MapFlags::ANY)?)
     }
 
     /// Keys for the yardstick: `flows` of them, told apart as the harness tells flows apart.

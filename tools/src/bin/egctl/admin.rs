@@ -16,16 +16,29 @@ use tokio::net::TcpStream;
 const ANSWER_MAX: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(crate) fn status(admin: SocketAddr, token: Option<String>, json: bool) -> Result<String, String> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    let body = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, get(admin, "/status", token))
-            .await
-            .unwrap_or_else(|_| Err(format!("{admin}: no answer within {} s", PATIENCE.as_secs())))
-    })?;
-    let status: Value =
-        serde_json::from_slice(&body).map_err(|error| format!("{admin}: /status is no JSON: {error}"))?;
+/// Where the process answers, and with which token.
+pub(crate) struct Admin {
+    pub(crate) address: SocketAddr,
+    pub(crate) token: Option<String>,
+}
+
+impl Admin {
+    /// The JSON under `path`.
+    pub(crate) fn json(&self, path: &str) -> Result<Value, String> {
+        let admin = self.address;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+        let body = runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, get(admin, path, self.token.clone()))
+                .await
+                .unwrap_or_else(|_| Err(format!("{admin}: no answer within {} s", PATIENCE.as_secs())))
+        })?;
+        serde_json::from_slice(&body).map_err(|error| format!("{admin}: {path} is no JSON: {error}"))
+    }
+}
+
+pub(crate) fn status(admin: &Admin, json: bool) -> Result<String, String> {
+    let status = admin.json("/status")?;
     Ok(if json { format!("{status}\n") } else { text(&status) })
 }
 

@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 
 use crate::table::Table;
 
-struct Pins {
-    maps: Maps,
-    names: Vec<Named>,
+/// The maps of a gateway, and the names behind their numbers.
+pub(crate) struct Pins {
+    pub(crate) maps: Maps,
+    pub(crate) names: Vec<Named>,
 }
 
 impl Pins {
-    fn open(pin_root: &Path) -> Result<Self, String> {
+    pub(crate) fn open(pin_root: &Path) -> Result<Self, String> {
         let folder = pin_dir(pin_root);
         match folder.try_exists() {
             Ok(true) => {}
@@ -44,7 +45,7 @@ impl Pins {
     }
 }
 
-fn failed(error: eg_skel::MapError) -> String {
+pub(crate) fn failed(error: eg_skel::MapError) -> String {
     crate::chain(&error)
 }
 
@@ -166,11 +167,11 @@ pub(crate) fn detach(pin_root: &Path) -> Result<String, String> {
     Ok(format!("{detached}\n"))
 }
 
-fn at(addr: Addr, port: Be16) -> SocketAddr {
+pub(crate) fn at(addr: Addr, port: Be16) -> SocketAddr {
     SocketAddr::new(IpAddr::from(addr), port.into())
 }
 
-fn protocol(number: u8) -> String {
+pub(crate) fn protocol(number: u8) -> String {
     match number {
         PROTO_TCP => "tcp".to_owned(),
         PROTO_UDP => "udp".to_owned(),

@@ -1,18 +1,27 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! egctl: what the operator asks a running gateway, or what one left in the kernel.
 //!
-//! `status` asks the process over its admin address. `vips`, `pools` and `drops` read the pinned maps, so they answer when
-//! no process runs as well; `detach` takes everything of ours off the host. Nothing but `detach` changes anything.
+//! `status` and `drops --samples` ask the process over its admin address. `vips`, `pools`, `flows` and `drops` read the
+//! pinned maps, so they answer when no process runs as well; `doctor` looks at the host around both; `detach` takes
+//! everything of ours off the host. `backend` is for the hosts behind a gateway. Nothing but `detach`, `backend attach` and
+//! `backend detach` changes anything.
 
 mod admin;
+mod backend;
+mod doctor;
+mod flows;
 mod kernel;
+mod samples;
 mod table;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+use crate::admin::Admin;
 
 const PIN_ROOT: &str = "/sys/fs/bpf/expressgateway";
 
@@ -44,26 +53,47 @@ enum What {
     Vips,
     /// Pools and backends in the kernel: state, next hop, share of the ring, traffic
     Pools,
+    /// The connections that the kernel remembers, one line each
+    ///
+    /// SOURCE is the address and port that we write towards the backend. IDLE is in seconds, HALVES says which of the two
+    /// entries of a flow are there (each rebuilds the other), and STALE why the next packet will not follow the flow:
+    /// epoch (its VIP was removed or forwards otherwise now), generation (its backend left), expired (idle beyond its
+    /// timeout), taken (its port belongs to another flow now). Such flows lie there until they are evicted.
+    Flows(flows::Flows),
     /// Packets by verdict, and the refused ones by reason
-    Drops,
+    ///
+    /// With --samples: the last refused packets themselves, from the running process. These are samples, at most 100 a
+    /// second and CPU of which 32 of each reason are kept; the exact numbers are those without --samples.
+    Drops {
+        /// The last N refused packets (100), each with time, reason, interface, addresses, VIP, backend and length
+        #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100")]
+        samples: Option<usize>,
+        /// With --samples: go on for so many seconds and show what is refused meanwhile
+        #[arg(long, value_name = "SECONDS", requires = "samples")]
+        follow: Option<u32>,
+    },
+    /// Looks for what commonly stands in the way on this host, and says how to remove it
+    ///
+    /// Judges by the configuration file, or without one by what is pinned in the kernel; run it in the gateway's network
+    /// namespace, with its privileges. Each finding says how bad it is (error: traffic is lost; warning: it will be, or
+    /// is slow; hint), what and where it is, why it matters, and a command that removes it. Exit code 0: nothing found.
+    /// 1: findings. 2: nothing found, but something could not be looked at.
+    Doctor {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     /// Takes programs, pins and local addresses of ours off the host, in this network namespace; flows are forgotten
     Detach,
+    /// On a backend host: takes a gateway's packets out of their tunnels
+    #[command(subcommand)]
+    Backend(backend::What),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = match arguments.what {
-        What::Status => admin::status(arguments.admin, token(&arguments), arguments.json),
-        What::Vips => kernel::vips(&arguments.pin_root).map(|table| table.render(arguments.json)),
-        What::Pools => kernel::pools(&arguments.pin_root).map(|table| table.render(arguments.json)),
-        What::Drops => kernel::drops(&arguments.pin_root).map(|table| table.render(arguments.json)),
-        What::Detach => kernel::detach(&arguments.pin_root),
-    };
-    match done {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+    match run(&arguments) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("egctl: {error}");
             ExitCode::FAILURE
@@ -71,8 +101,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn token(arguments: &Arguments) -> Option<String> {
-    arguments.token.clone().or_else(|| std::env::var("EG_ADMIN_TOKEN").ok())
+fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+    let Arguments { pin_root, json, .. } = arguments;
+    let text = match &arguments.what {
+        What::Status => admin::status(&admin(arguments), *json)?,
+        What::Vips => kernel::vips(pin_root)?.render(*json),
+        What::Pools => kernel::pools(pin_root)?.render(*json),
+        What::Flows(asked) => return flows::flows(pin_root, asked, *json).map(|()| ExitCode::SUCCESS),
+        What::Drops { samples: None, .. } => kernel::drops(pin_root)?.render(*json),
+        What::Drops { samples: Some(most), follow } => {
+            let follow = follow.map(|seconds| Duration::from_secs(seconds.into()));
+            return samples::samples(&admin(arguments), *most, follow, *json).map(|()| ExitCode::SUCCESS);
+        }
+        What::Doctor { file } => return Ok(doctor::doctor(pin_root, file.as_deref(), *json)),
+        What::Detach => kernel::detach(pin_root)?,
+        What::Backend(what) => backend::run(what, pin_root, *json)?,
+    };
+    print!("{text}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn admin(arguments: &Arguments) -> Admin {
+    let token = arguments.token.clone().or_else(|| std::env::var("EG_ADMIN_TOKEN").ok());
+    Admin { address: arguments.admin, token }
 }
 
 /// An error with all its causes on one line.

@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::{File, Host, Names, flag, number, of_kind, pools};
+use super::{File, Host, Names, flag, guards, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
-use crate::config::plan::{Algorithm, DatapathPlan, ForwardPlan, PoolPlan, Proto, TunnelSources, VipPlan, XdpMode};
+use crate::config::plan::{
+    DatapathPlan, ForwardPlan, PoolPlan, Proto, Timeouts, TunnelSources, UnusedPorts, VipPlan, XdpMode,
+};
 use crate::config::schema::{Forward, Listener, Pool, Protocol};
 
 /// The port that the IANA assigned to GUE.
@@ -27,6 +30,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
     let keys = &file.datapath;
     let mode = keys.xdp.as_ref().map_or(Some(XdpMode::Auto), |mode| mode.value);
     let mut vips = Vec::new();
+    let unused = unused_ports(file, problems);
     let mut used: BTreeMap<&str, PoolPlan> = BTreeMap::new();
     for (listener, protocol) in of_kind(file, Protocol::is_l4) {
         misplaced(listener, protocol, problems);
@@ -48,6 +52,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         if used.insert(&pool.name.value, pools::kernel(pool)).is_none() {
             carriable(pool, listener, problems);
         }
+        let chosen = guards::chosen(listener, protocol, problems);
         for address in &listener.addresses {
             vip(address, listener, pool, problems);
             vips.push(VipPlan {
@@ -56,6 +61,8 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
                 proto: if protocol == Protocol::Tcp { Proto::Tcp } else { Proto::Udp },
                 pool: pool.name.value.clone(),
                 forward: forward(listener),
+                unused_ports: unused.get(&address.value.ip()).copied().unwrap_or_default(),
+                guards: chosen.clone(),
             });
         }
     }
@@ -75,6 +82,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
             format!("{first}-{last} overlaps this host's own ports {low}-{high} (net.ipv4.ip_local_port_range)");
         problems.error(place, message);
     }
+    let guards = guards::guards(file, &vips, host, problems);
     let xdp = mode?;
     if keys.interfaces.is_empty() {
         return None;
@@ -87,8 +95,10 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         flows: u32::try_from(number(&keys.flows, FLOWS)).unwrap_or(u32::MAX),
         hash_seed: keys.hash_seed.as_ref().map(|seed| seed.value),
         snat_ports,
+        timeouts: timeouts(file, problems),
         tunnel_sources: tunnel_sources(file, problems),
         detach_on_exit: flag(&keys.detach_on_exit, false),
+        guards,
         vips,
         pools: used.into_values().collect(),
         local_vips,
@@ -108,16 +118,31 @@ fn forward(listener: &Listener) -> ForwardPlan {
     }
 }
 
-/// One prefix a family, with host bits that can vary, at most 32 of them.
+/// Whole seconds, one at least: what the kernel side counts in.
+fn timeouts(file: &File, problems: &Problems) -> Timeouts {
+    let keys = &file.datapath;
+    let default = Timeouts::default();
+    let of = |key: &Option<At<Duration>>, default| {
+        let Some(at) = key else { return default };
+        if at.value.as_secs() == 0 || at.value.subsec_nanos() != 0 {
+            problems.error(&at.place, "expected whole seconds, at least \"1s\"");
+        }
+        at.value
+    };
+    Timeouts {
+        opening: of(&keys.timeout_opening, default.opening),
+        open: of(&keys.timeout_established, default.open),
+        closing: of(&keys.timeout_closing, default.closing),
+        udp: of(&keys.timeout_udp, default.udp),
+    }
+}
+
+/// One prefix a family.
 fn tunnel_sources(file: &File, problems: &Problems) -> TunnelSources {
     let mut sources = TunnelSources::default();
     for prefix in &file.datapath.tunnel_sources {
-        let (address, bits) = prefix.value;
-        let twice = match address {
-            IpAddr::V4(address) => sources.v4.replace((address, bits)).is_some(),
-            IpAddr::V6(address) => sources.v6.replace((address, bits.max(96))).is_some(),
-        };
-        if twice {
+        let family = if prefix.value.address().is_ipv4() { &mut sources.v4 } else { &mut sources.v6 };
+        if family.replace(prefix.value).is_some() {
             problems.error(&prefix.place, "at most one prefix of each family");
         }
     }
@@ -146,11 +171,6 @@ fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
 /// Whether the kernel can balance over this pool at all.
 fn carriable(pool: &Pool, listener: &Listener, problems: &Problems) {
     let user = &listener.place.path;
-    if let Some(algorithm) = pool.algorithm.as_ref().filter(|at| at.value != Algorithm::Maglev) {
-        let message =
-            format!("\"round-robin\" is for routes; {user} uses this pool at L4, where it must be \"maglev\"");
-        problems.error(&algorithm.place, message);
-    }
     if pool.backends.len() > MAX_BACKENDS {
         let message =
             format!("{} backends: at most {MAX_BACKENDS} in a pool that {user} uses at L4", pool.backends.len());
@@ -197,6 +217,23 @@ fn vip(address: &At<std::net::SocketAddr>, listener: &Listener, pool: &Pool, pro
         );
         problems.error(&address.place, message);
     }
+}
+
+/// What is left of an address belongs to all of its listeners: those that say what becomes of it must agree.
+fn unused_ports(file: &File, problems: &Problems) -> HashMap<IpAddr, UnusedPorts> {
+    let mut said: HashMap<IpAddr, (&Listener, UnusedPorts)> = HashMap::new();
+    for (listener, _) in of_kind(file, Protocol::is_l4) {
+        let Some(policy) = &listener.unused_ports else { continue };
+        for address in &listener.addresses {
+            let (earlier, word) = *said.entry(address.value.ip()).or_insert((listener, policy.value));
+            if word != policy.value {
+                let ip = address.value.ip();
+                let place = &earlier.place.path;
+                problems.error(&policy.place, format!("{place} says {:?} for the rest of {ip}", word.word()));
+            }
+        }
+    }
+    said.into_iter().map(|(ip, (_, policy))| (ip, policy)).collect()
 }
 
 fn capacity(vips: &[VipPlan], pools: usize, file: &File, problems: &Problems) {

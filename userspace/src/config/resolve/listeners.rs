@@ -92,6 +92,8 @@ fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
     listener.forward.iter().for_each(|at| kernel(&at.place));
     listener.snat.iter().for_each(|at| kernel(&at.place));
     listener.gue_port.iter().for_each(|at| kernel(&at.place));
+    listener.unused_ports.iter().for_each(|at| kernel(&at.place));
+    listener.guards.iter().for_each(|at| kernel(&at.place));
     if protocol == Protocol::Http {
         listener
             .http3

@@ -7,16 +7,30 @@ use std::time::Duration;
 
 use super::{File, number};
 use crate::config::error::Problems;
-use crate::config::plan::{Algorithm, BackendPlan, EdgeBackendPlan, EdgePoolPlan, PoolPlan, Target};
+use crate::config::plan::{
+    AffinityPlan, Algorithm, BackendPlan, EdgeAlgorithm, EdgeBackendPlan, EdgePoolPlan, PoolPlan, Target,
+};
 use crate::config::schema::{Backend, Pool};
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than people think between two clicks, shorter than addresses change hands.
+const AFFINITY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Checks every pool, used or not.
 pub(super) fn check(file: &File, l4: &BTreeSet<&str>, l7: &BTreeSet<&str>, problems: &Problems) {
     for pool in &file.pools {
         let name = pool.name.value.as_str();
         unique(pool, problems);
+        affinity_in_use(pool, problems);
+        if let Some(algorithm) = pool.algorithm.as_ref().filter(|_| l7.contains(name))
+            && !matches!(algorithm.value, Algorithm::RoundRobin | Algorithm::Maglev)
+        {
+            let word = algorithm.value.name();
+            let message = format!(
+                "{word:?} is for tcp and udp listeners; a route uses this pool, which takes \"round-robin\" or \"maglev\""
+            );
+            problems.error(&algorithm.place, message);
+        }
         if !l4.contains(name) && !l7.contains(name) {
             problems.note(&pool.name.place, "no listener and no route uses this pool");
         } else if !l4.contains(name)
@@ -24,6 +38,27 @@ pub(super) fn check(file: &File, l4: &BTreeSet<&str>, l7: &BTreeSet<&str>, probl
         {
             problems.note(&timeout.place, "has no effect: no tcp or udp listener uses this pool");
         }
+        if let Some(policy) = pool.on_backend_down.as_ref().filter(|_| l7.contains(name) && !l4.contains(name)) {
+            problems.note(&policy.place, "has no effect: no tcp or udp listener uses this pool");
+        }
+        if !l4.contains(name) && l7.contains(name) && edge(pool, false).algorithm == EdgeAlgorithm::RoundRobin {
+            for weight in pool.backends.iter().filter_map(|backend| backend.weight.as_ref()).filter(|w| w.value != 1) {
+                let why = "has no effect: round-robin gives every backend its turn, maglev goes by weight";
+                problems.note(&weight.place, why);
+            }
+        }
+    }
+}
+
+/// Keys that another algorithm would ignore.
+fn affinity_in_use(pool: &Pool, problems: &Problems) {
+    if pool.algorithm.as_ref().is_some_and(|algorithm| algorithm.value == Algorithm::SessionAffinity) {
+        return;
+    }
+    let keys = &pool.affinity;
+    let places = [&keys.prefix_v4, &keys.prefix_v6].into_iter().flatten().map(|at| &at.place);
+    for place in places.chain(keys.timeout.as_ref().map(|at| &at.place)) {
+        problems.error(place, "is for algorithm = \"session-affinity\"");
     }
 }
 
@@ -66,7 +101,13 @@ fn weight(backend: &Backend) -> u32 {
 /// Round robin unless the operator says otherwise. A pool that L4 listeners share is Maglev for both: one pool, one
 /// algorithm.
 pub(super) fn edge(pool: &Pool, shared_with_l4: bool) -> EdgePoolPlan {
-    let default = if shared_with_l4 { Algorithm::Maglev } else { Algorithm::RoundRobin };
+    let default = if shared_with_l4 { EdgeAlgorithm::Maglev } else { EdgeAlgorithm::RoundRobin };
+    let algorithm = match pool.algorithm.as_ref().map(|algorithm| algorithm.value) {
+        Some(Algorithm::RoundRobin) => EdgeAlgorithm::RoundRobin,
+        Some(Algorithm::Maglev) => EdgeAlgorithm::Maglev,
+        // Any other was reported.
+        _ => default,
+    };
     let backends = pool.backends.iter().filter_map(|backend| {
         let target = match (&backend.address, &backend.builtin) {
             (Some(address), _) => Target::Address(address.value),
@@ -75,11 +116,7 @@ pub(super) fn edge(pool: &Pool, shared_with_l4: bool) -> EdgePoolPlan {
         };
         Some(EdgeBackendPlan { name: name(backend), target, weight: weight(backend) })
     });
-    EdgePoolPlan {
-        name: pool.name.value.clone(),
-        algorithm: pool.algorithm.as_ref().map_or(default, |algorithm| algorithm.value),
-        backends: backends.collect(),
-    }
+    EdgePoolPlan { name: pool.name.value.clone(), algorithm, backends: backends.collect() }
 }
 
 pub(super) fn kernel(pool: &Pool) -> PoolPlan {
@@ -89,7 +126,14 @@ pub(super) fn kernel(pool: &Pool) -> PoolPlan {
     });
     PoolPlan {
         name: pool.name.value.clone(),
+        algorithm: pool.algorithm.as_ref().map_or(Algorithm::Maglev, |algorithm| algorithm.value),
+        affinity: AffinityPlan {
+            prefix_v4: u8::try_from(number(&pool.affinity.prefix_v4, 32)).unwrap_or(32),
+            prefix_v6: u8::try_from(number(&pool.affinity.prefix_v6, 64)).unwrap_or(64),
+            timeout: pool.affinity.timeout.as_ref().map_or(AFFINITY_TIMEOUT, |timeout| timeout.value),
+        },
         backends: backends.collect(),
         drain_timeout: pool.drain_timeout.as_ref().map_or(DRAIN_TIMEOUT, |timeout| timeout.value),
+        on_backend_down: pool.on_backend_down.as_ref().map(|at| at.value).unwrap_or_default(),
     }
 }

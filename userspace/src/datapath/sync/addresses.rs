@@ -7,14 +7,14 @@ use eg_skel::abi::{self, Addr, Conf, VipKey};
 
 use super::super::error::DatapathError;
 use super::Tables;
-use crate::config::plan::{DatapathPlan, ForwardPlan};
+use crate::config::plan::{DatapathPlan, ForwardPlan, UnusedPorts};
 
 impl Tables {
     /// Brings `eg_vip_ids` up to date with the VIPs and with the addresses that packets to backends leave from.
     pub(super) fn write_uses(&mut self) -> Result<(), DatapathError> {
         let mut wanted: BTreeMap<Addr, u32> = BTreeMap::new();
         for entry in self.vips.values() {
-            *wanted.entry(entry.value.addr).or_default() |= abi::ADDR_VIP;
+            *wanted.entry(entry.value.addr).or_default() |= abi::ADDR_VIP | rest(entry.unused_ports);
         }
         for entry in self.backends.values().filter(|entry| entry.resolved()) {
             *wanted.entry(entry.value.source).or_default() |= abi::ADDR_SOURCE;
@@ -32,19 +32,38 @@ impl Tables {
     }
 }
 
+/// What becomes of an address's ports that carry no VIP.
+fn rest(policy: UnusedPorts) -> u32 {
+    match policy {
+        UnusedPorts::Drop => 0,
+        UnusedPorts::Pass => abi::ADDR_PASS,
+        UnusedPorts::Reset => abi::ADDR_RESET,
+    }
+}
+
+/// The way back from `rest`.
+pub(super) fn policy(uses: u32) -> UnusedPorts {
+    match uses {
+        uses if uses & abi::ADDR_PASS != 0 => UnusedPorts::Pass,
+        uses if uses & abi::ADDR_RESET != 0 => UnusedPorts::Reset,
+        _ => UnusedPorts::Drop,
+    }
+}
+
 /// The element of `eg_conf`.
 pub(super) fn conf(plan: &DatapathPlan) -> Conf {
     let mut conf = Conf::default();
     if plan.vips.iter().any(|vip| vip.forward == ForwardPlan::Nat { snat: false }) {
         conf.flags |= abi::CONF_RETURN_PATH;
     }
-    if let Some((address, bits)) = plan.tunnel_sources.v4 {
-        conf.outer4 = Addr::from(std::net::IpAddr::V4(address));
-        conf.outer4_bits = 32 - u32::from(bits);
+    // Beyond 32 host bits the upper ones stay as the prefix has them: 32 vary enough.
+    if let Some(prefix) = plan.tunnel_sources.v4 {
+        conf.outer4 = Addr::from(prefix.address());
+        conf.outer4_bits = 32 - u32::from(prefix.length());
     }
-    if let Some((address, bits)) = plan.tunnel_sources.v6 {
-        conf.outer6 = Addr::from(std::net::IpAddr::V6(address));
-        conf.outer6_bits = 128 - u32::from(bits);
+    if let Some(prefix) = plan.tunnel_sources.v6 {
+        conf.outer6 = Addr::from(prefix.address());
+        conf.outer6_bits = (128 - u32::from(prefix.length())).min(32);
     }
     conf
 }

@@ -11,7 +11,8 @@ use eg_skel::abi::{BackendState, VipKey};
 
 use super::super::error::DatapathError;
 use super::super::names::{Kind, Named};
-use super::{BackendEntry, BackendKey, ORPHANS_DRAIN, PoolEntry, Tables, VipEntry};
+use super::{BackendEntry, BackendKey, ORPHANS_DRAIN, PoolEntry, Tables, VipEntry, addresses};
+use crate::config::plan::{OnBackendDown, UnusedPorts};
 
 impl Tables {
     pub(super) fn adopt(&mut self) -> Result<(), DatapathError> {
@@ -32,6 +33,9 @@ impl Tables {
                 self.adopt_vip(key, id, &listeners, &pools)?;
             }
         }
+        for entry in self.vips.values_mut() {
+            entry.unused_ports = addresses::policy(self.uses.get(&entry.value.addr).copied().unwrap_or_default());
+        }
         Ok(())
     }
 
@@ -44,6 +48,8 @@ impl Tables {
             id: named.id,
             hash_key: value.hash_key,
             drain_timeout: ORPHANS_DRAIN,
+            on_backend_down: OnBackendDown::Keep,
+            chooses: None,
             members: None,
             wanted: None,
             built: None,
@@ -83,6 +89,7 @@ impl Tables {
             value,
             listener: listeners.get(&id).map(|name| name.to_string()).unwrap_or_default(),
             pool: pools.get(&value.pool).cloned().unwrap_or_default(),
+            unused_ports: UnusedPorts::Drop,
         };
         let address = SocketAddr::new(key.addr.into(), key.port.into());
         self.vips.insert((address, key.proto), entry);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use eg_skel::abi::{Backend, BackendState, Vip, VipKey};
+use eg_skel::abi::{Backend, BackendState, Pool, Vip, VipKey};
 
 use super::super::error::DatapathError;
 use super::super::names::Kind;
@@ -60,7 +60,7 @@ impl Tables {
 
     fn remove_pool(&mut self, name: &str) -> Result<(), DatapathError> {
         let Some(entry) = self.pools.remove(name) else { return Ok(()) };
-        Self::write_pool(&self.maps, &PoolEntry { hash_key: [0; 2], ..entry }, 0)?;
+        self.maps.pools.set(entry.id, &Pool::default())?;
         self.maps.rings.delete(entry.id)?;
         self.names.remove(Kind::Pool, entry.id)?;
         self.pool_ids.give_back(entry.id);

@@ -4,13 +4,17 @@
 //! A ring holds the members that take flows and whose next hop is known. It is rebuilt when that set or its weights
 //! change and at no other time: each swap costs some 50 ms and moves a few flows that have no entry yet.
 
-use eg_balance::maglev::{self, Table};
-use eg_skel::abi::{self, BackendState, Slot};
+use std::collections::HashMap;
+
+use eg_balance::ring::SLOTS;
+use eg_balance::{Ring, ewma};
+use eg_skel::abi::{self, BackendState, Pool, Slot};
 
 use super::super::error::DatapathError;
 use super::Tables;
+use crate::config::plan::{AffinityPlan, Algorithm};
 
-const _: () = assert!(maglev::SLOTS == abi::RING_SLOTS as usize);
+const _: () = assert!(SLOTS == abi::RING_SLOTS as usize);
 
 /// A pool's secret: the kernel hashes its flows with it.
 pub(super) fn hash_key(seed: &[u8; 16], pool: &str) -> [u64; 2] {
@@ -31,6 +35,7 @@ impl Tables {
 
     /// Rebuilds the rings whose usable members have changed.
     pub(crate) fn rings(&mut self) -> Result<(), DatapathError> {
+        let mut rebuilt = Vec::new();
         for (name, pool) in &mut self.pools {
             let Some(members) = &pool.members else { continue };
             let taking = members.iter().filter_map(|(key, weight)| {
@@ -42,24 +47,67 @@ impl Tables {
             if pool.built.as_ref() == Some(&usable) {
                 continue;
             }
+            let Some((algorithm, affinity)) = pool.chooses else { continue };
+            let ring = algorithm.ring(pool.hash_key, &named);
             if !usable.is_empty() {
-                self.maps.rings.set(pool.id, &slots(pool.hash_key, &named, &usable))?;
+                self.maps.rings.set(pool.id, &slots(&ring, &usable))?;
             }
-            Self::write_pool(&self.maps, pool, usable.len() as u32)?;
-            tracing::info!(pool = name, backends = usable.len(), members = members.len(), "ring built");
+            self.maps.pools.set(pool.id, &element(pool.hash_key, usable.len(), &ring, algorithm, affinity))?;
+            tracing::info!(
+                pool = name,
+                algorithm = algorithm.name(),
+                backends = usable.len(),
+                members = members.len(),
+                "ring built"
+            );
+            rebuilt.push(usable.clone());
             pool.built = Some(usable);
+        }
+        rebuilt.iter().try_for_each(|members| self.prices(members))
+    }
+
+    /// What an outstanding flow of each member weighs depends on all of the pool's weights.
+    fn prices(&mut self, members: &[(u32, u32)]) -> Result<(), DatapathError> {
+        let weights: Vec<u32> = members.iter().map(|(_, weight)| *weight).collect();
+        let prices: HashMap<u32, u32> =
+            members.iter().map(|(id, weight)| (*id, ewma::price(*weight, &weights))).collect();
+        for entry in self.backends.values_mut() {
+            let Some(price) = prices.get(&entry.id) else { continue };
+            if entry.value.price != *price {
+                entry.value.price = *price;
+                self.maps.backends.set(entry.id, &entry.value)?;
+            }
         }
         Ok(())
     }
 }
 
-/// The ring of `members`, whose elements stand for the backends of the same place in `ids`.
-fn slots(key: [u64; 2], members: &[(&str, u32)], ids: &[(u32, u32)]) -> Vec<Slot> {
-    let table = Table::new(key, members);
+/// The pool's element of `eg_pools`.
+fn element(hash_key: [u64; 2], backends: usize, ring: &Ring, algorithm: Algorithm, affinity: AffinityPlan) -> Pool {
+    Pool {
+        hash_key,
+        backends: u32::try_from(backends).unwrap_or(u32::MAX),
+        period: u32::try_from(ring.period()).unwrap_or(0),
+        algorithm: code(algorithm),
+        prefix4: affinity.prefix_v4,
+        prefix6: affinity.prefix_v6,
+        pad: 0,
+        affinity_s: u32::try_from(affinity.timeout.as_secs()).unwrap_or(u32::MAX),
+    }
+}
+
+/// `enum eg_algorithm`, whose names are the configuration's words.
+fn code(algorithm: Algorithm) -> u8 {
+    let named = abi::Algorithm::ALL.iter().find(|kernel| kernel.label() == algorithm.name());
+    named.map_or(0, |kernel| kernel.code() as u8)
+}
+
+/// A ring as the kernel reads it: its indexes stand for the backends of the same place in `ids`.
+fn slots(ring: &Ring, ids: &[(u32, u32)]) -> Vec<Slot> {
     let id = |index: Option<usize>| index.and_then(|index| ids.get(index)).map_or(0, |(id, _)| *id);
-    (0..maglev::SLOTS)
+    (0..SLOTS)
         .map(|slot| {
-            let (primary, alternate) = table.at(slot);
+            let (primary, alternate) = ring.at(slot);
             Slot { primary: id(primary), alternate: id(alternate) }
         })
         .collect()
@@ -67,16 +115,28 @@ fn slots(key: [u64; 2], members: &[(&str, u32)], ids: &[(u32, u32)]) -> Vec<Slot
 
 #[cfg(test)]
 mod tests {
+    use eg_balance::maglev;
+
     use super::*;
 
     #[test]
+    fn every_algorithm_has_its_code() {
+        let codes: Vec<u8> = Algorithm::ALL.map(code).to_vec();
+        let mut once = codes.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), Algorithm::ALL.len(), "{codes:?}");
+        assert_eq!(code(Algorithm::Ewma), abi::Algorithm::Ewma.code() as u8);
+    }
+
+    #[test]
     fn a_ring_holds_the_backends_ids_and_no_alternate_where_there_is_nobody_else() {
-        let ring = slots([1, 2], &[("a", 1), ("b", 3)], &[(17, 1), (4, 3)]);
-        assert_eq!(ring.len(), maglev::SLOTS);
+        let ring = slots(&maglev::ring([1, 2], &[("a", 1), ("b", 3)]), &[(17, 1), (4, 3)]);
+        assert_eq!(ring.len(), SLOTS);
         let share = ring.iter().filter(|slot| slot.primary == 4).count();
-        assert!(share.abs_diff(maglev::SLOTS * 3 / 4) <= 2, "{share}");
+        assert!(share.abs_diff(SLOTS * 3 / 4) <= 2, "{share}");
         assert!(ring.iter().all(|slot| slot.primary + slot.alternate == 21));
-        let alone = slots([1, 2], &[("a", 1)], &[(17, 1)]);
+        let alone = slots(&maglev::ring([1, 2], &[("a", 1)]), &[(17, 1)]);
         assert!(alone.iter().all(|slot| *slot == Slot { primary: 17, alternate: 0 }));
     }
 }

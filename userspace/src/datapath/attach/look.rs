@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-3.0-only
+//! What is attached, for whoever asks without a running process: by the pins, and by what the kernel says.
+
+use std::path::Path;
+
+use libbpf_rs::Program;
+use libbpf_rs::query::LinkTypeInfo;
+
+use super::super::error::DatapathError;
+use super::links::{Kind, interface_pin, list, open_pinned};
+use super::xdp::{self, Mode};
+
+/// A program of ours at an interface of this network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    pub ifindex: u32,
+    pub program: u32,
+    /// The mode in which XDP runs it. `None`: it is tc's, or its link is there and it does not run: the interface is gone, or
+    /// is another namespace's.
+    pub mode: Option<Mode>,
+    pub by_tc: bool,
+}
+
+/// What is attached by the links and filters that are pinned below `pins` (see `eg_skel::share::pin_dir`).
+///
+/// # Errors
+/// A pin cannot be opened; without any pins nothing is attached.
+pub fn attached(pins: &Path) -> Result<Vec<Attached>, DatapathError> {
+    let folder = pins.join(super::super::LINKS);
+    let mut found = Vec::new();
+    for path in if folder.exists() { list(&folder)? } else { Vec::new() } {
+        let Some((kind, ifindex)) = interface_pin(&path) else { continue };
+        match kind {
+            Kind::Xdp | Kind::Tcx => {
+                let Some(link) = open_pinned(&path)? else { continue };
+                let Ok(info) = link.info() else { continue };
+                let program = info.prog_id;
+                match &info.info {
+                    LinkTypeInfo::Xdp(xdp) => {
+                        let mode = xdp::carries(&link, xdp.ifindex);
+                        found.push(Attached { ifindex: xdp.ifindex, program, mode, by_tc: false });
+                    }
+                    _ => found.push(Attached { ifindex, program, mode: None, by_tc: true }),
+                }
+            }
+            Kind::Clsact => {
+                let fail = || DatapathError::map(format!("open the pinned program {path:?}"));
+                let program = Program::fd_from_pinned_path(&path).map_err(fail())?;
+                let program = Program::id_from_fd(std::os::fd::AsFd::as_fd(&program)).map_err(fail())?;
+                found.push(Attached { ifindex, program, mode: None, by_tc: true });
+            }
+            Kind::Offloads => {}
+        }
+    }
+    found.sort_unstable_by_key(|attached| attached.ifindex);
+    Ok(found)
+}
+
+/// The XDP program at an interface, whoever's, and its mode; `None`: there is none.
+pub fn running(ifindex: u32) -> Option<(u32, Mode)> {
+    xdp::query(ifindex)
+}
