@@ -13,6 +13,7 @@
 
 pub mod features;
 mod layout;
+pub mod live;
 mod layout_backend;
 pub mod loaded;
 pub mod maps;
