@@ -537,7 +537,8 @@ fn direct_modes_send_each_fragment_as_it_is() {
         return;
     }
     for family in BOTH {
-        for (forward, room) in [(Forward::L2, 0), (Forward::Ipip, if family.v6 { 40 } else { 20 }), (Forward::Gue, 12)] {
+        for (forward, room) in [(Forward::L2, 0), (Forward::Ipip, if family.v6 { 40 } else { 20 }), (Forward::Gue, 12)]
+        {
             let gateway = Gateway::new();
             serve(&gateway, family, 3, true);
             mode(&gateway, forward);
@@ -671,10 +672,8 @@ fn stable_holds_under_direct_modes_too() {
             mode(&gateway, forward);
             stable(&gateway, family);
             let fragments = split(&datagram(family, 0).build(), ID, &CUTS);
-            let to: Vec<Vec<u8>> = [2, 0, 1]
-                .iter()
-                .map(|i| forwarded(&gateway, &fragments[*i], forward.label())[..12].to_vec())
-                .collect();
+            let to: Vec<Vec<u8>> =
+                [2, 0, 1].iter().map(|i| forwarded(&gateway, &fragments[*i], forward.label())[..12].to_vec()).collect();
             assert!(to.iter().all(|macs| *macs == to[0]), "{}: to one backend", forward.label());
         }
     }

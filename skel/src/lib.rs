@@ -13,8 +13,8 @@
 
 pub mod features;
 mod layout;
-pub mod live;
 mod layout_backend;
+pub mod live;
 pub mod loaded;
 pub mod maps;
 pub mod share;

@@ -55,12 +55,7 @@ pub fn supported() -> bool {
     run(std::os::fd::AsFd::as_fd(&program), &[0; 64], None, LIVE_FRAMES).is_ok()
 }
 
-fn run(
-    program: BorrowedFd<'_>,
-    frame: &[u8],
-    context: Option<&libbpf_sys::xdp_md>,
-    flags: u32,
-) -> io::Result<()> {
+fn run(program: BorrowedFd<'_>, frame: &[u8], context: Option<&libbpf_sys::xdp_md>, flags: u32) -> io::Result<()> {
     let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,

@@ -22,8 +22,8 @@ use std::fmt;
 use std::path::Path;
 
 use eg_abi::{
-    Addr, Affinity, AffinityKey, Backend, Conf, Count, Flow, FlowKey, Frag, FragKey, Guards, Latency, Listener, ListenerKey, Meta,
-    Pool, Source, Stats, Vip, VipKey,
+    Addr, Affinity, AffinityKey, Backend, Conf, Count, Flow, FlowKey, Frag, FragKey, Guards, Latency, Listener,
+    ListenerKey, Meta, Pool, Source, Stats, Vip, VipKey,
 };
 use libbpf_rs::{MapCore, MapHandle, Object};
 

@@ -2,8 +2,8 @@
 //! Whole frames into fragments and back, and what a gateway hands to its process of those that came too early.
 
 use std::cell::RefCell;
-use std::os::fd::AsFd as _;
 use std::collections::BTreeSet;
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -41,7 +41,10 @@ pub fn split(frame: &[u8], id: u32, cuts: &[usize]) -> Vec<Vec<u8>> {
     let length = frame.len() - l3 - header;
     let ends = cuts.iter().copied().chain([length]);
     let begins = [0].into_iter().chain(cuts.iter().copied());
-    begins.zip(ends).map(|(from, to)| piece(frame, id, from, &frame[l3 + header + from..l3 + header + to], to < length)).collect()
+    begins
+        .zip(ends)
+        .map(|(from, to)| piece(frame, id, from, &frame[l3 + header + from..l3 + header + to], to < length))
+        .collect()
 }
 
 /// One fragment with the headers of `whole` and these bytes at this offset.

@@ -202,9 +202,7 @@ fn load_xdp(
     }
     configure!(open, plan, folder, OBJECT, flows, frags);
     let mut skel = open.load().map_err(refused(OBJECT))?;
-    let keep = |program: BorrowedFd<'_>| {
-        program.try_clone_to_owned().map_err(DatapathError::system("keep a program"))
-    };
+    let keep = |program: BorrowedFd<'_>| program.try_clone_to_owned().map_err(DatapathError::system("keep a program"));
     let parts = Parts {
         held: MapHandle::try_from(&skel.maps.held).map_err(DatapathError::map("keep the perf buffer"))?,
         ingress: keep(skel.progs.eg_xdp_ingress.as_fd())?,

@@ -60,14 +60,14 @@ fn totals(to: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
 }
 
 fn fragments(to: &mut Writer<'_>, held: &HeldFragments) -> fmt::Result {
-    let outcomes = [
-        ("resumed", held.resumed),
-        ("expired", held.expired),
-        ("crowded", held.crowded),
-        ("failed", held.failed),
-    ];
+    let outcomes =
+        [("resumed", held.resumed), ("expired", held.expired), ("crowded", held.crowded), ("failed", held.failed)];
     let counts = outcomes.map(|(outcome, count)| (label("outcome", outcome), count));
-    to.counters("expressgateway_l4_fragments_held", "Fragments held until their first came, by outcome.", counts.into())?;
+    to.counters(
+        "expressgateway_l4_fragments_held",
+        "Fragments held until their first came, by outcome.",
+        counts.into(),
+    )?;
     to.gauge("expressgateway_l4_fragments_waiting", "Fragments held at this moment.", held.now)
 }
 
