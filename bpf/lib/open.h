@@ -86,6 +86,17 @@ open_hashed(struct claim *c, const struct pkt *p, const struct eg_vip *vip)
 	return &c->key;
 }
 
+/* Where the hash is the same for all of a client's flows: the search for a
+ * source port would begin at the same one for each. */
+static __always_inline void open_spread(struct claim *c, const struct pkt *p,
+					const struct eg_vip *vip)
+{
+	__u32 ports = (__u32)p->key.sport << 16 | p->key.dport;
+
+	if (vip->flags & EG_VIP_STABLE)
+		c->hash ^= ports * 0x9e3779b97f4a7c15ULL >> 32;
+}
+
 static __always_inline int open_insert(const struct pkt *p, struct claim *c,
 				       __u64 flags)
 {
@@ -117,6 +128,7 @@ static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, struct claim 
 	__u32 id;
 
 	id = pick(vip->pool, open_hashed(c, p, vip), c);
+	open_spread(c, p, vip);
 	if (prefer)
 		id = prefer;
 	if (!id)

@@ -661,6 +661,21 @@ fn stable_vips_spread_clients_over_all_backends() {
 }
 
 #[test]
+fn many_flows_of_one_client_find_ports_at_a_stable_vip() {
+    if !can_run() {
+        return;
+    }
+    let gateway = Gateway::new();
+    serve(&gateway, &V4, 1, true);
+    stable(&gateway, &V4);
+    for port in 20000..20500 {
+        let source = SocketAddr::new(at(V4.clients[0]).ip(), port);
+        let sent = Frame { source, payload: b"small".to_vec(), ..datagram(&V4, 0) };
+        forwarded(&gateway, &sent.build(), "a flow of the same hash");
+    }
+}
+
+#[test]
 fn stable_holds_under_direct_modes_too() {
     if !can_run() {
         return;

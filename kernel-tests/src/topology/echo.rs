@@ -16,6 +16,9 @@ use super::Netns;
 /// What every echo backend listens on.
 pub const PORT: u16 = 7000;
 
+/// Beyond the longest datagram.
+const DATAGRAM_MAX: usize = 1 << 16;
+
 /// How long a client waits for an answer: beyond a SYN's first two retransmissions (1 s, 2 s).
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -119,7 +122,7 @@ fn echo(mut stream: TcpStream, number: u8) -> io::Result<()> {
 }
 
 fn serve_udp(socket: &UdpSocket, number: u8, stop: &AtomicBool) {
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; DATAGRAM_MAX];
     while !stop.load(Ordering::SeqCst) {
         let Ok((length, from)) = socket.recv_from(&mut buffer[1..]) else { continue };
         buffer[0] = number;
@@ -170,7 +173,7 @@ impl Flow {
     /// Sends `bytes`, checks that they come back, and says from whom.
     pub fn exchange(&self, bytes: &[u8]) -> io::Result<u8> {
         self.socket.send(bytes)?;
-        let mut back = [0; 2048];
+        let mut back = vec![0; DATAGRAM_MAX];
         let length = self.socket.recv(&mut back)?;
         if length == bytes.len() + 1 && &back[1..length] == bytes {
             Ok(back[0])
