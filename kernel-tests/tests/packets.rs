@@ -687,7 +687,11 @@ fn whatever_is_forwarded_is_a_faithful_rewrite() {
                 );
                 let seen = judge::read(&outcome.bytes).unwrap();
                 let ends = family.backends.map(at);
-                assert!(ends.contains(&seen.destination), "{frame:02x?} went to {}", seen.destination);
+                // A later fragment has no ports.
+                let portless = judge::fragment(&frame).is_some_and(|part| !part.first);
+                let known =
+                    |end: &SocketAddr| *end == seen.destination || portless && end.ip() == seen.destination.ip();
+                assert!(ends.iter().any(known), "{frame:02x?} went to {}", seen.destination);
             } else {
                 assert!(matches!(outcome.verdict, Verdict::Pass | Verdict::Drop));
                 assert_eq!(outcome.bytes, frame);

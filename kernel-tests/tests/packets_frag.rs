@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use eg_abi::{Drop as Reason, FRAG_RANGES, Forward, PROTO_TCP, PROTO_UDP, VIP_STABLE, VipKey};
 use eg_kernel_tests::packet::fragments::{Holding, join, piece, read, split};
 use eg_kernel_tests::packet::frame::SYN;
+use eg_kernel_tests::packet::hook::Hook;
 use eg_kernel_tests::packet::{Frame, Gateway, L4, Outcome, Verdict, judge};
 use eg_kernel_tests::require;
 
@@ -122,6 +123,11 @@ fn can_run() -> bool {
     require("xdp")
 }
 
+/// The tc program holds nothing.
+fn can_hold() -> bool {
+    can_run() && Hook::current() == Hook::Xdp
+}
+
 #[test]
 fn fragments_follow_their_first_to_its_backend() {
     if !can_run() {
@@ -184,7 +190,7 @@ fn a_fragmented_datagram_of_no_checksum_keeps_none() {
 
 #[test]
 fn fragments_before_their_first_are_held_and_take_the_ordinary_path_later() {
-    if !can_run() {
+    if !can_hold() {
         return;
     }
     for family in BOTH {
@@ -217,7 +223,7 @@ fn fragments_before_their_first_are_held_and_take_the_ordinary_path_later() {
 
 #[test]
 fn early_replies_are_held_too() {
-    if !can_run() {
+    if !can_hold() {
         return;
     }
     for family in BOTH {
@@ -239,7 +245,7 @@ fn early_replies_are_held_too() {
 
 #[test]
 fn what_is_not_held_is_dropped_at_a_vip_and_left_to_the_stack_elsewhere() {
-    if !can_run() {
+    if !can_hold() {
         return;
     }
     for family in BOTH {
@@ -591,7 +597,7 @@ fn a_first_fragment_that_is_too_big_tells_the_sender() {
 
 #[test]
 fn fragments_behind_a_vlan_tag_keep_it() {
-    if !can_run() {
+    if !can_hold() {
         return;
     }
     for family in BOTH {
