@@ -18,11 +18,11 @@
 
 /* Index of the object's own table of programs. */
 enum tail {
-	TAIL_OPEN = 0,	  /* no established flow is known */
-	TAIL_ICMP = 1,	  /* to an address of ours */
-	TAIL_TOO_BIG = 2, /* tell the sender */
-	TAIL_RESET = 3,	  /* reset the client's connection */
-	TAIL_FRAG = 4,	  /* a fragment that may be a flow's */
+	TAIL_OPEN = 0,	    /* no established flow is known */
+	TAIL_ICMP = 1,	    /* to an address of ours */
+	TAIL_TOO_BIG = 2,   /* tell the sender */
+	TAIL_RESET = 3,	    /* reset the client's connection */
+	TAIL_FRAG = 4,	    /* a fragment that may be a flow's */
 	TAIL_FRAG_OPEN = 5, /* and that no established flow is known for */
 	TAILS = 6,
 };

@@ -69,7 +69,8 @@ static __always_inline int frag_parse(void *data, void *data_end, struct pkt *p,
 	g->key.saddr = p->key.saddr;
 	g->key.daddr = p->key.daddr;
 	g->use = vip_address(&p->key.daddr);
-	if (p->v6 ? frag_parse6(data, data_end, p, g) : frag_parse4(data, data_end, p, g))
+	if (p->v6 ? frag_parse6(data, data_end, p, g)
+		  : frag_parse4(data, data_end, p, g))
 		return PASS;
 	p->key.proto = g->key.proto;
 	/* RFC 7112 section 5: all headers belong into the first fragment, ports
@@ -125,7 +126,7 @@ static __always_inline int frag_is_live(const struct eg_frag *e,
 /* The datagram's entry; a first fragment makes one, and so does any of a
  * stable VIP. NULL otherwise. */
 static __noinline struct eg_frag *frag_entry(const struct piece *g,
-						  struct eg_frag *fresh, int stable)
+					     struct eg_frag *fresh, int stable)
 {
 	struct eg_frag *e = bpf_map_lookup_elem(&eg_frags, &g->key);
 
@@ -240,8 +241,8 @@ static __noinline int frag_decide_stable(struct pkt *p, const struct eg_vip *v,
 	if (!id)
 		return EG_DROP_NO_BACKEND;
 	b = bpf_map_lookup_elem(&eg_backends, &id);
-	if (!b || ((nat || v->forward == EG_FORWARD_L2) &&
-		   addr_is_mapped(&b->addr) == p->v6))
+	if (!b ||
+	    ((nat || v->forward == EG_FORWARD_L2) && addr_is_mapped(&b->addr) == p->v6))
 		return EG_DROP_NO_BACKEND;
 	p->backend = id;
 	if (nat)
@@ -332,7 +333,8 @@ static __always_inline int frag_decide_open(void *ctx, struct scratch *s,
 	return verdict;
 }
 
-static __always_inline int frag_parse_frame(void *data, void *data_end, struct scratch *s)
+static __always_inline int frag_parse_frame(void *data, void *data_end,
+					    struct scratch *s)
 {
 	int verdict = frag_parse(data, data_end, &s->p, &s->piece);
 

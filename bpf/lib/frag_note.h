@@ -61,12 +61,14 @@ static __always_inline int frag_fit_end(struct eg_frag *e, const struct piece *g
 static __always_inline int frag_place(struct eg_frag *e, const struct piece *g,
 				      __u32 below, __u32 above, __u32 vacant)
 {
+	__u32 slot = below ? below : above;
 	struct eg_frag_range *r, *next;
 
-	if (!(below | above | vacant))
+	if (!slot)
+		slot = vacant;
+	if (!slot)
 		return EG_DROP_FRAGMENT;
-	r = &e->ranges[((below ? below : above ? above : vacant) - 1) &
-		       (EG_FRAG_RANGES - 1)];
+	r = &e->ranges[(slot - 1) & (EG_FRAG_RANGES - 1)];
 	if (!below)
 		r->from = g->from;
 	if (!above || below)

@@ -6,8 +6,8 @@
 #define EG_LIB_FRAG_WRITE_H
 
 /* The IP header of one that is not the first. */
-static __always_inline int frag_write_ip(void *data, void *data_end, const struct pkt *p,
-					 const struct forward *fw)
+static __always_inline int frag_write_ip(void *data, void *data_end,
+					 const struct pkt *p, const struct forward *fw)
 {
 	void *l3 = data + (p->l3 & L3_OFFSET_MAX);
 	struct ipv6hdr *ip6 = l3;
@@ -26,8 +26,9 @@ static __always_inline int frag_write_ip(void *data, void *data_end, const struc
 }
 
 /* The identification of either. */
-static __always_inline int frag_write_id(void *data, void *data_end, const struct pkt *p,
-					 const struct piece *g, __u32 id)
+static __always_inline int frag_write_id(void *data, void *data_end,
+					 const struct pkt *p, const struct piece *g,
+					 __u32 id)
 {
 	void *header = data + (g->header & L4_OFFSET_MAX);
 	struct iphdr *ip = data + (p->l3 & L3_OFFSET_MAX);

@@ -157,6 +157,31 @@ fn fragmented_datagrams_and_their_answers_arrive_whole() {
 }
 
 #[test]
+fn tc_carries_fragments_between_hosts_with_offloads() {
+    if !can_run() {
+        return;
+    }
+    let topology = Topology::with_offloads(Arms::Two, 2);
+    let _echoes: Vec<Echo> =
+        topology.backends.iter().enumerate().map(|(number, space)| Echo::start(space, number as u8)).collect();
+    let service = Service::of(&[0, 1]);
+    let toml = service.toml(&topology).replace("xdp = \"native\"", "xdp = \"tc\"");
+    let _gateway = Gateway::start(&topology, &toml);
+    for v6 in [false, true] {
+        let (vip, pool) = (SocketAddr::new(topology.vip(v6), SERVICE), service.pool(v6));
+        topology.client.enter(|| {
+            for number in 0..FLOWS {
+                let flow = Flow::open(vip).expect("a socket");
+                let backend = flow.exchange(&bytes(number)).unwrap_or_else(|error| panic!("{number}: {error}"));
+                let client = flow.socket.local_addr().expect("an address");
+                assert_eq!(usize::from(backend), pool.pick(client, vip, PROTO_UDP), "{client}");
+            }
+        });
+    }
+    no_drops(&topology);
+}
+
+#[test]
 fn reversed_fragments_arrive_whole_in_both_directions() {
     if !can_run() {
         return;
