@@ -405,13 +405,12 @@ fn datagrams_of_two_clients_with_one_identification_stay_apart() {
         let sent = [datagram(family, 0), datagram(family, 1)];
         let fragments = [0, 1].map(|client| split(&sent[client].build(), ID, &CUTS));
         let mut out = [Vec::new(), Vec::new()];
-        for i in 0..3 {
-            for client in 0..2 {
-                out[client].push(forwarded(&gateway, &fragments[client][i], "interleaved"));
-            }
+        for (one, other) in fragments[0].iter().zip(&fragments[1]) {
+            out[0].push(forwarded(&gateway, one, "interleaved"));
+            out[1].push(forwarded(&gateway, other, "interleaved"));
         }
-        for client in 0..2 {
-            expect_rewritten(&sent[client], &join(&out[client]), "by its identification");
+        for (sent, out) in sent.iter().zip(&out) {
+            expect_rewritten(sent, &join(out), "by its identification");
         }
         let ends = |frame: &[u8]| if family.v6 { frame[22..54].to_vec() } else { frame[26..34].to_vec() };
         assert_eq!(ends(&out[0][1]), ends(&out[1][1]), "the backend sees one source");
@@ -445,12 +444,13 @@ fn replies_of_two_backends_with_one_identification_stay_apart() {
         });
         let fragments = [0, 1].map(|i| split(&sent[i].build(), ID, &CUTS));
         let mut out = [Vec::new(), Vec::new()];
-        for n in 0..3 {
-            for i in 0..2 {
-                out[i].push(forwarded(&gateway, &fragments[i][n], "interleaved"));
-            }
+        for (one, other) in fragments[0].iter().zip(&fragments[1]) {
+            out[0].push(forwarded(&gateway, one, "interleaved"));
+            out[1].push(forwarded(&gateway, other, "interleaved"));
         }
-        (0..2).for_each(|i| drop(expect_rewritten(&sent[i], &join(&out[i]), "by its identification")));
+        for (sent, out) in sent.iter().zip(&out) {
+            expect_rewritten(sent, &join(out), "by its identification");
+        }
         assert_ne!(read(&out[0][0]).id, read(&out[1][0]).id);
     }
 }
