@@ -36,7 +36,9 @@ _Static_assert(sizeof(struct eg_addr) == 16, "eg_addr");
 /* --- vips -------------------------------------------------------------- */
 
 /* Key of eg_vip_ids. Under port 0 and proto 0 lie an address's uses
- * (enum eg_addr_use): what a packet without ports is looked up by. */
+ * (enum eg_addr_use): what a packet without ports is looked up by. Under port
+ * 0 and a proto lies the address's only VIP of that protocol, if its fragments
+ * are picked without ports (EG_VIP_STABLE). */
 struct eg_vip_key {
 	struct eg_addr addr;
 	__be16 port;
@@ -63,7 +65,8 @@ enum eg_forward {
 };
 
 /* Flags of struct eg_vip. */
-#define EG_VIP_SNAT (1u << 0) /* nat: write our own source address too */
+#define EG_VIP_SNAT   1u /* nat: write our own source address too */
+#define EG_VIP_STABLE 2u /* pick by addresses and protocol alone */
 /* Flows whose backend is down or gone (its pool's on_backend_down): */
 #define EG_VIP_REPICK (1u << 2) /* go to another backend, */
 #define EG_VIP_RESET  (1u << 3) /* or are reset, if they are TCP; else they wait */
@@ -245,6 +248,70 @@ struct eg_flow {
 };
 _Static_assert(sizeof(struct eg_flow) == 68, "eg_flow");
 
+/* --- fragments --------------------------------------------------------- */
+
+/* Key of eg_frags: what RFC 791 section 3.2 and RFC 8200 section 4.5 know a
+ * datagram by. The latter leaves the protocol out, and says that only the
+ * first fragment's counts: a sender whose fragments differ in it is no honest
+ * one, and its datagram does not arrive. */
+struct eg_frag_key {
+	struct eg_addr saddr;
+	struct eg_addr daddr;
+	__u32 id; /* as on the wire; IPv4's in its first two bytes */
+	__u8 proto;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct eg_frag_key) == 40, "eg_frag_key");
+
+/* Bytes of a datagram that went by, from <= byte < to. */
+struct eg_frag_range {
+	__u16 from;
+	__u16 to; /* 0: the slot is free */
+};
+_Static_assert(sizeof(struct eg_frag_range) == 4, "eg_frag_range");
+
+/* Fragments that touch become one range, so 16 are the holes that may be open
+ * at once. A datagram that arrives in order, reversed or over a few queues
+ * has one to four; only one that is meant to has more. */
+#define EG_FRAG_RANGES 16
+
+/* How long an entry counts after its first fragment. The rest follows within
+ * milliseconds; after this long a sender of 13,000 datagrams a second may use
+ * an IPv4 identification anew (RFC 4963 section 2). */
+#define EG_FRAG_TIMEOUT_MS 5000
+
+/* Flags of struct eg_frag. */
+#define EG_FRAG_PORTS	   1  /* the first fragment was seen */
+#define EG_FRAG_PASS	   2  /* the datagram is the stack's */
+#define EG_FRAG_REFUSED	   4  /* its first fragment was dropped */
+#define EG_FRAG_POISONED   8  /* an overlap: nothing of it goes on */
+#define EG_FRAG_IDENTIFIED 16 /* id is set */
+#define EG_FRAG_DONE	   32 /* all of it went by: the entry counts no more */
+
+/* Value of eg_frags. */
+struct eg_frag {
+	__u64 born;    /* ns of CLOCK_MONOTONIC */
+	__u32 tag;     /* of its key, lib/frag.h */
+	__u32 backend; /* of the first fragment */
+	__u32 id;      /* under nat: the identification that we write */
+	__u32 total;   /* bytes, 0: the last fragment was not seen */
+	__be16 sport;
+	__be16 dport;
+	__u8 flags;
+	__u8 pad[3];
+	struct eg_frag_range ranges[EG_FRAG_RANGES];
+};
+_Static_assert(sizeof(struct eg_frag) == 96, "eg_frag");
+
+/* What goes before a frame's bytes in the perf buffer of fragments that came
+ * before their first. */
+struct eg_held {
+	struct eg_frag_key key;
+	__u32 ifindex; /* where it came in */
+	__u32 length;  /* of the frame */
+};
+_Static_assert(sizeof(struct eg_held) == 48, "eg_held");
+
 /* --- counters ---------------------------------------------------------- */
 
 /* Element of the per-CPU arrays eg_vip_stats and eg_backend_stats. Bytes are
@@ -277,7 +344,7 @@ enum eg_verdict {
 enum eg_drop {
 	EG_DROP_NONE = 0,	   /* not a reason: keeps 0 from being one */
 	EG_DROP_MALFORMED = 1,	   /* headers that contradict the frame or each other */
-	EG_DROP_FRAGMENT = 2,	   /* a fragment to a VIP's address */
+	EG_DROP_FRAGMENT = 2,	   /* a fragment that cannot be followed */
 	EG_DROP_NO_FLOW = 3,	   /* TCP to a VIP, not a SYN, no flow known */
 	EG_DROP_NO_BACKEND = 4,	   /* the pool has nobody to take a new flow */
 	EG_DROP_NO_PORT = 5,	   /* no free source port in the bounded tries */
@@ -301,7 +368,10 @@ enum eg_drop {
 	EG_DROP_FLOW_RATE = 21,	    /* its source opens too many flows */
 	EG_DROP_UDP_RATE = 22,	    /* its source sends too much UDP */
 	EG_DROP_AMPLIFICATION = 23, /* a reply beyond what was asked for */
-	EG_DROPS = 24,
+
+	EG_DROP_FRAGMENT_OVERLAP = 24, /* bytes of its datagram came before */
+	EG_DROP_FRAGMENT_EARLY = 25,   /* before its first; not held, or in vain */
+	EG_DROPS = 26,
 };
 
 struct eg_count {

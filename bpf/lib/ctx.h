@@ -18,11 +18,13 @@
 
 /* Index of the object's own table of programs. */
 enum tail {
-	TAIL_OPEN = 0,	  /* no established flow is known */
-	TAIL_ICMP = 1,	  /* to an address of ours */
-	TAIL_TOO_BIG = 2, /* tell the sender */
-	TAIL_RESET = 3,	  /* reset the client's connection */
-	TAILS = 4,
+	TAIL_OPEN = 0,	    /* no established flow is known */
+	TAIL_ICMP = 1,	    /* to an address of ours */
+	TAIL_TOO_BIG = 2,   /* tell the sender */
+	TAIL_RESET = 3,	    /* reset the client's connection */
+	TAIL_FRAG = 4,	    /* a fragment that may be a flow's */
+	TAIL_FRAG_OPEN = 5, /* and that no established flow is known for */
+	TAILS = 6,
 };
 
 struct pkt {
@@ -101,6 +103,17 @@ struct quote {
 	__u16 l4;
 	__u16 mtu; /* of a "too big", else 0 */
 	__u8 proto;
+};
+
+/* Which part of which datagram a fragment is. */
+struct piece {
+	struct eg_frag_key key;
+	__u32 from; /* bytes of the datagram, from <= byte < to */
+	__u32 to;
+	__u16 header; /* IPv6: offset of the fragment header */
+	__u8 more;    /* it is not the last */
+	__u8 first;   /* it has the ports */
+	__u32 use;    /* enum eg_addr_use of the destination */
 };
 
 #define TCP_FIN 0x01

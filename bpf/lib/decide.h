@@ -182,14 +182,13 @@ static __always_inline int decide(struct pkt *p, int parsed, struct forward *fw)
 		return PASS;
 	if (parsed == ICMP)
 		return TAIL(TAIL_ICMP);
-	if (parsed == PARSED)
-		return use || conf->flags & EG_CONF_RETURN_PATH ? TAIL(TAIL_OPEN)
-								: PASS;
 	/* Refused only at a VIP's address, where the stack would answer in the
 	 * backend's place. */
-	if (!(use & EG_ADDR_VIP))
+	if (parsed == MALFORMED)
+		return use & EG_ADDR_VIP ? EG_DROP_MALFORMED : PASS;
+	if (!use && !(conf->flags & EG_CONF_RETURN_PATH))
 		return PASS;
-	return parsed == FRAGMENT ? EG_DROP_FRAGMENT : EG_DROP_MALFORMED;
+	return parsed == FRAGMENT ? TAIL(TAIL_FRAG) : TAIL(TAIL_OPEN);
 }
 
 /* A packet of a flow in eg_opening. */

@@ -74,6 +74,33 @@ static __always_inline int open_claim(struct claim *c, const struct pkt *p,
 	return claim_port(c, snat ? wish : p->key.sport, !snat) ? EG_DROP_NO_PORT : 0;
 }
 
+/* What the pool hashes: the packet's key, or only what each fragment has. */
+static __always_inline const struct eg_flow_key *
+open_hashed(struct claim *c, const struct pkt *p, const struct eg_vip *vip)
+{
+	if (!(vip->flags & EG_VIP_STABLE))
+		return &p->key;
+	c->key = p->key;
+	c->key.sport = 0;
+	c->key.dport = 0;
+	return &c->key;
+}
+
+/* Where the pool has hashed less than the flow's key: by that all flows of a
+ * client would begin the search for a source port at the same one. */
+static __always_inline void open_spread(struct claim *c, const struct pkt *p,
+					const struct eg_vip *vip)
+{
+	struct eg_pool *pool;
+	__u32 id = vip->pool;
+
+	if (!(vip->flags & EG_VIP_STABLE))
+		return;
+	pool = bpf_map_lookup_elem(&eg_pools, &id);
+	if (pool)
+		c->hash = hash_flow(pool->hash_key, &p->key);
+}
+
 static __always_inline int open_insert(const struct pkt *p, struct claim *c,
 				       __u64 flags)
 {
@@ -104,7 +131,8 @@ static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, struct claim 
 	struct eg_backend *b;
 	__u32 id;
 
-	id = pick(vip->pool, &p->key, c);
+	id = pick(vip->pool, open_hashed(c, p, vip), c);
+	open_spread(c, p, vip);
 	if (prefer)
 		id = prefer;
 	if (!id)

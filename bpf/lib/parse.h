@@ -10,7 +10,7 @@
 #define PARSED	  0
 #define NOT_OURS  (-1) /* cannot be an L4 VIP's: the stack knows better */
 #define MALFORMED (-2) /* headers that contradict the frame or each other */
-#define FRAGMENT  (-3) /* has no ports, or is not whole */
+#define FRAGMENT  (-3) /* not whole; l4 is IPv6's fragment header (frag.h) */
 #define ICMP	  (-4) /* an ICMP or ICMPv6 error, whole */
 
 struct cursor {
@@ -91,8 +91,10 @@ static __always_inline int parse_ip4(struct cursor *c, struct pkt *p)
 		return MALFORMED;
 	p->len = total;
 	/* "more fragments", or an offset */
-	if (ip->frag_off & bpf_htons(0x3fff))
+	if (ip->frag_off & bpf_htons(0x3fff)) {
+		p->l4 = p->l3 + header;
 		return FRAGMENT;
+	}
 	c->left = total - header;
 	c->pos += header;
 	return ip->protocol;
@@ -138,8 +140,10 @@ static __always_inline int parse_ip6(struct cursor *c, struct pkt *p)
 		if (next == IPPROTO_FRAGMENT) {
 			/* An atomic fragment is a whole packet, RFC 6946
 			 * section 4; the two reserved bits do not count. */
-			if (ext[2] || ext[3] & 0xf9)
+			if (ext[2] || ext[3] & 0xf9) {
+				p->l4 = off;
 				return FRAGMENT;
+			}
 			size = 8;
 		} else {
 			/* We are not the last stop of a source route: the

@@ -31,6 +31,27 @@ static __always_inline struct eg_vip *vip_lookup(struct pkt *p)
 	return bpf_map_lookup_elem(&eg_vips, &vip);
 }
 
+/* The VIP that takes fragments without ports at this address, if there is one:
+ * then it is the only one of its protocol there. */
+static __always_inline struct eg_vip *vip_stable(struct pkt *p)
+{
+	struct eg_vip_key key = {};
+	struct eg_vip *vip;
+	__u32 *id, number;
+
+	key.addr = p->key.daddr;
+	key.proto = p->key.proto;
+	id = bpf_map_lookup_elem(&eg_vip_ids, &key);
+	if (!id || !*id)
+		return NULL;
+	number = *id;
+	vip = bpf_map_lookup_elem(&eg_vips, &number);
+	if (!vip || !vip->epoch || !(vip->flags & EG_VIP_STABLE))
+		return NULL;
+	p->vip = number;
+	return vip;
+}
+
 /* Does a socket of this host want the packet? An address may be a VIP on one
  * port and the host's own on others: replies to its own connections, L7
  * listeners (the lookup runs our sk_lookup program) and other services. */

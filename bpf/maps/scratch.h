@@ -10,6 +10,9 @@ struct scratch {
 	struct claim claim;
 	struct promotion promotion;
 	struct quote quote;
+	struct piece piece;
+	struct eg_frag frag;
+	struct eg_held held;
 };
 
 /* What is this CPU working on? A program has it from its start to its end:
@@ -21,12 +24,19 @@ struct {
 	__type(value, struct scratch);
 } scratch SEC(".maps");
 
-static __always_inline struct scratch *scratch_begin(void)
+/* As the program that called this one left it: a tail call changes neither
+ * the CPU nor whose turn it is. */
+static __always_inline struct scratch *scratch_go_on(void)
 {
-	struct scratch *s;
 	__u32 zero = 0;
 
-	s = bpf_map_lookup_elem(&scratch, &zero);
+	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+static __always_inline struct scratch *scratch_begin(void)
+{
+	struct scratch *s = scratch_go_on();
+
 	if (s) {
 		__builtin_memset(&s->p, 0, sizeof(s->p));
 		__builtin_memset(&s->fw, 0, sizeof(s->fw));

@@ -5,10 +5,10 @@
 
 /* Which VIP is {address, port, protocol}? And, under {address, 0, 0}: does
  * this address carry L4 VIPs at all? A full map refuses the new VIP, which
- * the process reports; each VIP needs at most two entries. */
+ * the process reports; each VIP needs at most three entries. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 2 * EG_MAX_VIPS);
+	__uint(max_entries, 3 * EG_MAX_VIPS);
 	__type(key, struct eg_vip_key);
 	__type(value, __u32);
 } eg_vip_ids SEC(".maps");

@@ -23,6 +23,7 @@
 #include "maps/counters.h"
 #include "maps/events.h"
 #include "maps/flows.h"
+#include "maps/frags.h"
 #include "maps/guards.h"
 #include "maps/meta.h"
 #include "maps/rings.h"
@@ -54,6 +55,9 @@
 #include "lib/icmp.h"
 #include "lib/too_big.h"
 #include "lib/reset.h"
+#include "lib/frag_note.h"
+#include "lib/frag.h"
+#include "lib/frag_write.h"
 #include "tc/write.h"
 #include "tc/answer.h"
 
@@ -62,6 +66,8 @@ int eg_tc_open(struct __sk_buff *skb);
 int eg_tc_icmp(struct __sk_buff *skb);
 int eg_tc_too_big(struct __sk_buff *skb);
 int eg_tc_reset(struct __sk_buff *skb);
+int eg_tc_frag(struct __sk_buff *skb);
+int eg_tc_frag_new(struct __sk_buff *skb);
 
 /* Which program takes over (enum tail)? Each load has a table of its own,
  * filled before anything is attached and pinned with the links: the kernel
@@ -78,6 +84,8 @@ struct {
 			[TAIL_ICMP] = (void *)&eg_tc_icmp,
 			[TAIL_TOO_BIG] = (void *)&eg_tc_too_big,
 			[TAIL_RESET] = (void *)&eg_tc_reset,
+			[TAIL_FRAG] = (void *)&eg_tc_frag,
+			[TAIL_FRAG_OPEN] = (void *)&eg_tc_frag_new,
 		},
 };
 
@@ -202,20 +210,25 @@ int eg_tc_icmp(struct __sk_buff *skb)
 	return bpf_redirect(s->fw.ifindex, 0);
 }
 
+/* The packet is dropped, and its sender told why, at a bounded rate. */
+static __always_inline int too_big(struct __sk_buff *skb, struct pkt *p)
+{
+	__u32 mtu = too_big_mtu(p);
+
+	drop(p, EG_DROP_TOO_BIG);
+	if (!mtu || !gate_passes(GATE_ICMP, eg_icmp_rate) || skb_complain(skb, p, mtu))
+		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 SEC("tc")
 int eg_tc_too_big(struct __sk_buff *skb)
 {
 	struct scratch *s = scratch_begin();
-	__u32 mtu;
 
 	if (!s || parse_frame(skb, &s->p) != PARSED)
 		return TC_ACT_SHOT;
-	mtu = too_big_mtu(&s->p);
-	drop(&s->p, EG_DROP_TOO_BIG);
-	if (!mtu || !gate_passes(GATE_ICMP, eg_icmp_rate) ||
-	    skb_complain(skb, &s->p, mtu))
-		return TC_ACT_SHOT;
-	return bpf_redirect(skb->ifindex, 0);
+	return too_big(skb, &s->p);
 }
 
 SEC("tc")
@@ -232,6 +245,85 @@ int eg_tc_reset(struct __sk_buff *skb)
 	if (!gate_passes(GATE_RESET, eg_reset_rate) || skb_refuse(skb, &s->p))
 		return TC_ACT_SHOT;
 	return bpf_redirect(skb->ifindex, 0);
+}
+
+/* One that is not the first: no L4 header, so no checksum but skb->csum. */
+static __always_inline int skb_frag_ip(struct __sk_buff *skb, const struct pkt *p,
+				       const struct forward *fw)
+{
+	void *data_end = (void *)(long)skb->data_end;
+	void *data = (void *)(long)skb->data;
+
+	if (frag_write_ip(data, data_end, p, fw) || l2_write(data, data_end, fw))
+		return -1;
+	if (p->v6)
+		bpf_csum_update(skb, csum_32(nat_addrs(p, fw)));
+	skb_sum_ttl(skb, p);
+	return 0;
+}
+
+static __always_inline int frag_forward(struct __sk_buff *skb, struct scratch *s,
+					struct eg_frag *e)
+{
+	const struct piece *g = &s->piece;
+	const struct pkt *p = &s->p;
+	void *data_end, *data;
+	__u32 id = 0;
+
+	if (s->fw.mode != EG_FORWARD_NAT)
+		return forward(skb, p, &s->fw);
+	if (e && !eg_dry_run)
+		id = frag_identify(e, g, &s->fw);
+	if (g->first ? skb_nat(skb, p, &s->fw) : skb_frag_ip(skb, p, &s->fw))
+		return TC_ACT_SHOT;
+	data_end = (void *)(long)skb->data_end;
+	data = (void *)(long)skb->data;
+	if (frag_write_id(data, data_end, p, g, id))
+		return TC_ACT_SHOT;
+	if (p->v6)
+		bpf_csum_update(skb, csum_32(csum_word(g->key.id, bpf_htonl(id))));
+	return bpf_redirect(s->fw.ifindex, 0);
+}
+
+/* As in XDP, but for those that come before their first: nothing lets an skb
+ * come in again, so they are not held. */
+SEC("tc")
+int eg_tc_frag(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_begin();
+	struct eg_frag *e = NULL;
+	void *data, *data_end;
+	int verdict;
+
+	if (!s || skb_pull(skb, PULL_HEADERS) || parse_frame(skb, &s->p) != FRAGMENT)
+		return TC_ACT_SHOT;
+	data_end = (void *)(long)skb->data_end;
+	data = (void *)(long)skb->data;
+	verdict = frag_parse_frame(data, data_end, s);
+	if (verdict == FORWARD)
+		verdict = frag_decide(s, &e);
+	if (verdict == FORWARD)
+		return frag_forward(skb, s, e);
+	if (verdict == TAIL(TAIL_TOO_BIG) && s->piece.first)
+		return too_big(skb, &s->p);
+	return carry_out(skb, &s->p, frag_settle(&s->piece, verdict), &s->fw);
+}
+
+SEC("tc")
+int eg_tc_frag_new(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_go_on();
+	struct eg_frag *e = NULL;
+	int verdict;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	verdict = frag_decide_open(skb, s, &e);
+	if (verdict == FORWARD)
+		return frag_forward(skb, s, e);
+	if (verdict == TAIL(TAIL_TOO_BIG) && s->piece.first)
+		return too_big(skb, &s->p);
+	return carry_out(skb, &s->p, frag_settle(&s->piece, verdict), &s->fw);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -2,7 +2,7 @@
 /*
  * Where packets come in: parse, flow, forward. What needs more than a known
  * flow goes on in a program of its own, by a tail call: a new or half-open
- * flow, an ICMP error, a packet that is too big. Attached to each interface
+ * flow, an ICMP error, a packet that is too big, a fragment. Attached to each interface
  * of [datapath]. What is not an L4 VIP's passes untouched.
  */
 #include <linux/bpf.h>
@@ -22,6 +22,7 @@
 #include "maps/counters.h"
 #include "maps/events.h"
 #include "maps/flows.h"
+#include "maps/frags.h"
 #include "maps/guards.h"
 #include "maps/meta.h"
 #include "maps/rings.h"
@@ -53,11 +54,16 @@
 #include "lib/icmp.h"
 #include "lib/too_big.h"
 #include "lib/reset.h"
+#include "lib/frag_note.h"
+#include "lib/frag.h"
+#include "lib/frag_write.h"
 
 int eg_xdp_ingress(struct xdp_md *ctx);
 int eg_xdp_open(struct xdp_md *ctx);
 int eg_xdp_icmp(struct xdp_md *ctx);
 int eg_xdp_too_big(struct xdp_md *ctx);
+int eg_xdp_frag(struct xdp_md *ctx);
+int eg_xdp_frag_new(struct xdp_md *ctx);
 int eg_xdp_reset(struct xdp_md *ctx);
 
 /* Which program takes over (enum tail)? Each load has a table of its own,
@@ -75,6 +81,8 @@ struct {
 			[TAIL_ICMP] = (void *)&eg_xdp_icmp,
 			[TAIL_TOO_BIG] = (void *)&eg_xdp_too_big,
 			[TAIL_RESET] = (void *)&eg_xdp_reset,
+			[TAIL_FRAG] = (void *)&eg_xdp_frag,
+			[TAIL_FRAG_OPEN] = (void *)&eg_xdp_frag_new,
 		},
 };
 
@@ -268,19 +276,25 @@ static __always_inline int refuse(struct xdp_md *ctx, const struct pkt *p)
 	return p->v6 ? reset_write6(l3, data_end, p) : reset_write4(l3, data_end, p);
 }
 
+/* The packet is dropped, and its sender told why, at a bounded rate. */
+static __always_inline int too_big(struct xdp_md *ctx, struct pkt *p)
+{
+	__u32 mtu = too_big_mtu(p);
+
+	drop(p, EG_DROP_TOO_BIG);
+	if (!mtu || !gate_passes(GATE_ICMP, eg_icmp_rate) || complain(ctx, p, mtu))
+		return XDP_DROP;
+	return XDP_TX;
+}
+
 SEC("xdp")
 int eg_xdp_too_big(struct xdp_md *ctx)
 {
 	struct scratch *s = scratch_begin();
-	__u32 mtu;
 
 	if (!s || parse_frame(ctx, &s->p) != PARSED)
 		return XDP_ABORTED;
-	mtu = too_big_mtu(&s->p);
-	drop(&s->p, EG_DROP_TOO_BIG);
-	if (!mtu || !gate_passes(GATE_ICMP, eg_icmp_rate) || complain(ctx, &s->p, mtu))
-		return XDP_DROP;
-	return XDP_TX;
+	return too_big(ctx, &s->p);
 }
 
 SEC("xdp")
@@ -297,6 +311,99 @@ int eg_xdp_reset(struct xdp_md *ctx)
 	if (!gate_passes(GATE_RESET, eg_reset_rate) || refuse(ctx, &s->p))
 		return XDP_DROP;
 	return XDP_TX;
+}
+
+static __always_inline int frag_forward(struct xdp_md *ctx, struct scratch *s,
+					struct eg_frag *e)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	const struct forward *fw = &s->fw;
+	const struct pkt *p = &s->p;
+	__u32 id = 0;
+
+	if (fw->mode != EG_FORWARD_NAT)
+		return forward(ctx, p, fw);
+	if (e && !eg_dry_run)
+		id = frag_identify(e, &s->piece, fw);
+	if (s->piece.first ? nat_write(data, data_end, p, fw)
+			   : frag_write_ip(data, data_end, p, fw))
+		return XDP_ABORTED;
+	if (frag_write_id(data, data_end, p, &s->piece, id) ||
+	    l2_write(data, data_end, fw))
+		return XDP_ABORTED;
+	return send(ctx, fw->ifindex);
+}
+
+/* Hand it to the process, which lets it come in again when its first was seen.
+ * It counts then, or when the process gives it up (eg_xdp_give_up). */
+static __always_inline int frag_hold(struct xdp_md *ctx, struct scratch *s)
+{
+	__u64 frame = ctx->data_end - ctx->data;
+
+	if (eg_xdp_frags)
+		frame = bpf_xdp_get_buff_len(ctx);
+	if (eg_dry_run || frame > HELD_MAX)
+		return -1;
+	s->held.key = s->piece.key;
+	s->held.ifindex = ctx->ingress_ifindex;
+	s->held.length = frame;
+	return bpf_perf_event_output(ctx, &held, BPF_F_CURRENT_CPU | frame << 32,
+				     &s->held, sizeof(s->held));
+}
+
+SEC("xdp")
+int eg_xdp_frag(struct xdp_md *ctx)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	struct scratch *s = scratch_begin();
+	struct eg_frag *e = NULL;
+	int verdict;
+
+	if (!s || parse_frame(ctx, &s->p) != FRAGMENT)
+		return XDP_ABORTED;
+	verdict = frag_parse_frame(data, data_end, s);
+	if (verdict == FORWARD)
+		verdict = frag_decide(s, &e);
+	if (verdict == FORWARD)
+		return frag_forward(ctx, s, e);
+	if (verdict == HOLD && !frag_hold(ctx, s))
+		return XDP_DROP;
+	if (verdict == TAIL(TAIL_TOO_BIG) && s->piece.first)
+		return too_big(ctx, &s->p);
+	return carry_out(ctx, &s->p, frag_settle(&s->piece, verdict), &s->fw);
+}
+
+SEC("xdp")
+int eg_xdp_frag_new(struct xdp_md *ctx)
+{
+	struct scratch *s = scratch_go_on();
+	struct eg_frag *e = NULL;
+	int verdict;
+
+	if (!s)
+		return XDP_ABORTED;
+	verdict = frag_decide_open(ctx, s, &e);
+	if (verdict == FORWARD)
+		return frag_forward(ctx, s, e);
+	if (verdict == TAIL(TAIL_TOO_BIG) && s->piece.first)
+		return too_big(ctx, &s->p);
+	return carry_out(ctx, &s->p, frag_settle(&s->piece, verdict), &s->fw);
+}
+
+/* Never attached: the process runs it on what it has held in vain. */
+SEC("xdp")
+int eg_xdp_give_up(struct xdp_md *ctx)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	struct scratch *s = scratch_begin();
+
+	if (!s || parse_frame(ctx, &s->p) != FRAGMENT ||
+	    frag_parse_frame(data, data_end, s) != FORWARD)
+		return XDP_ABORTED;
+	return carry_out(ctx, &s->p, frag_settle(&s->piece, HOLD), &s->fw);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -5,6 +5,7 @@
 //! what most tests talk to. For the backend host's program these are [`Backend`] and [`Tunnel`].
 
 pub mod backend;
+pub mod fragments;
 pub mod frame;
 pub mod gateway;
 pub mod hook;

@@ -21,6 +21,7 @@ pub mod foreign;
 pub mod gateway;
 mod netns;
 mod pass;
+pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

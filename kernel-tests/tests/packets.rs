@@ -218,36 +218,6 @@ fn malformed_packets_to_a_vip_are_dropped_and_counted() {
 }
 
 #[test]
-fn fragments_to_a_vip_are_dropped_and_others_pass() {
-    if !require("xdp") {
-        return;
-    }
-    const MORE: u16 = 0x2000;
-    const DONT: u16 = 0x4000;
-    let gateway = Gateway::new();
-    serve(&gateway, &V4, true);
-    for (name, fragment) in [("first", MORE), ("middle", MORE | 185), ("last", 370)] {
-        drops_for(&gateway, &syn(&V4).fragment(fragment).build(), Reason::Fragment, name);
-        let foreign = Frame::new(V4.client, V4.foreign, L4::Udp).fragment(fragment).build();
-        passes_untouched(&gateway, &foreign, name);
-    }
-    forwarded(&gateway, &syn(&V4).fragment(DONT));
-    drop(gateway);
-
-    let gateway = Gateway::new();
-    serve(&gateway, &V6, true);
-    for (name, header) in [
-        ("first", [6, 0, 0, 1, 1, 2, 3, 4]),
-        ("last", [6, 0, 0x05, 0xa8, 1, 2, 3, 4]),
-        ("small offset", [6, 0, 0, 8, 1, 2, 3, 4]),
-    ] {
-        drops_for(&gateway, &syn(&V6).extra(44, &header).build(), Reason::Fragment, name);
-        let foreign = Frame::new(V6.client, V6.foreign, L4::Udp).extra(44, &header).build();
-        passes_untouched(&gateway, &foreign, name);
-    }
-}
-
-#[test]
 fn tcp_without_a_flow_must_begin_with_a_syn() {
     if !require("xdp") {
         return;
@@ -717,7 +687,11 @@ fn whatever_is_forwarded_is_a_faithful_rewrite() {
                 );
                 let seen = judge::read(&outcome.bytes).unwrap();
                 let ends = family.backends.map(at);
-                assert!(ends.contains(&seen.destination), "{frame:02x?} went to {}", seen.destination);
+                // A later fragment has no ports.
+                let portless = judge::fragment(&frame).is_some_and(|part| !part.first);
+                let known =
+                    |end: &SocketAddr| *end == seen.destination || portless && end.ip() == seen.destination.ip();
+                assert!(ends.iter().any(known), "{frame:02x?} went to {}", seen.destination);
             } else {
                 assert!(matches!(outcome.verdict, Verdict::Pass | Verdict::Drop));
                 assert_eq!(outcome.bytes, frame);

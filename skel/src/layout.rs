@@ -41,6 +41,10 @@ same_layout! {
     abi::Flow == xdp::eg_flow {
         tag, addr, port, dir, state, vip, epoch, backend, generation, seen, next, ifindex, dmac, smac, born
     }
+    abi::FragKey == xdp::eg_frag_key { saddr, daddr, id, proto, pad }
+    abi::FragRange == xdp::eg_frag_range { from, to }
+    abi::Frag == xdp::eg_frag { born, tag, backend, id, total, sport, dport, flags, pad, ranges }
+    abi::Held == xdp::eg_held { key, ifindex, length }
     abi::Stats == xdp::eg_stats { packets, bytes, reply_packets, reply_bytes, flows, drops }
     abi::Count == xdp::eg_count { packets, bytes }
     abi::Prefix == xdp::eg_prefix { len, addr }
@@ -84,6 +88,11 @@ mod tests {
             ("EG_MAX_SOCKS", abi::MAX_SOCKS),
             ("EG_RING_SLOTS", abi::RING_SLOTS),
             ("EG_VIP_SNAT", abi::VIP_SNAT),
+            ("EG_VIP_STABLE", abi::VIP_STABLE),
+            ("EG_FRAG_RANGES", abi::FRAG_RANGES as u32),
+            ("EG_FRAG_TIMEOUT_MS", abi::FRAG_TIMEOUT_MS),
+            ("EG_FRAG_PORTS", u32::from(abi::FRAG_PORTS)),
+            ("EG_FRAG_DONE", u32::from(abi::FRAG_DONE)),
             ("EG_VIP_REPICK", abi::VIP_REPICK),
             ("EG_VIP_RESET", abi::VIP_RESET),
             ("EG_ADDR_PASS", abi::ADDR_PASS),

@@ -14,6 +14,7 @@
 pub mod features;
 mod layout;
 mod layout_backend;
+pub mod live;
 pub mod loaded;
 pub mod maps;
 pub mod share;

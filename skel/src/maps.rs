@@ -22,8 +22,8 @@ use std::fmt;
 use std::path::Path;
 
 use eg_abi::{
-    Addr, Affinity, AffinityKey, Backend, Conf, Count, Flow, FlowKey, Guards, Latency, Listener, ListenerKey, Meta,
-    Pool, Source, Stats, Vip, VipKey,
+    Addr, Affinity, AffinityKey, Backend, Conf, Count, Flow, FlowKey, Frag, FragKey, Guards, Latency, Listener,
+    ListenerKey, Meta, Pool, Source, Stats, Vip, VipKey,
 };
 use libbpf_rs::{MapCore, MapHandle, Object};
 
@@ -92,6 +92,8 @@ pub struct Maps {
     pub flows: Table<FlowKey, Flow>,
     /// Half-open flows.
     pub opening: Table<FlowKey, Flow>,
+    /// Datagrams that arrive in fragments.
+    pub frags: Table<FragKey, Frag>,
     pub prefixes: Prefixes,
     /// Element 0 alone.
     pub guard_conf: Array<Guards>,
@@ -163,6 +165,7 @@ impl Maps {
             backends: Array::new(find("eg_backends")?)?,
             flows: Table::new(find(FLOWS)?)?,
             opening: Table::new(find("eg_opening")?)?,
+            frags: Table::new(find("eg_frags")?)?,
             prefixes: Prefixes::new(find("eg_prefixes")?),
             guard_conf: Array::new(find("eg_guard_conf")?)?,
             sources: Table::new(find("eg_sources")?)?,

@@ -14,6 +14,7 @@ mod error;
 pub mod ethtool;
 mod events;
 mod figures;
+mod fragments;
 mod inspect;
 mod keeper;
 mod load;
@@ -57,6 +58,7 @@ pub use attach::xdp::Mode;
 pub use detach::{Detached, detach};
 pub use error::DatapathError;
 pub use figures::{BackendFigures, Figures, FiguresReader, VipFigures};
+pub use fragments::HeldFragments;
 pub use inspect::{Host, Link, Way, inspect};
 pub use load::other_versions;
 pub use names::{Kind, Named, names};
@@ -74,6 +76,7 @@ const RESOLVE_AGAIN: Duration = Duration::from_millis(20);
 /// The running datapath. Dropping it ends the upkeep and leaves forwarding as it is; `stop` says what else ends.
 pub struct Datapath {
     loaded: Loaded,
+    held: Arc<fragments::Counters>,
     tables: Arc<Mutex<Tables>>,
     samples: Arc<Samples>,
     links: Links,
@@ -109,7 +112,8 @@ impl Datapath {
         Capabilities::probe().require()?;
         let netlink = Netlink::open()?;
         interfaces(&netlink, plan).await?;
-        let loaded = load::load(plan)?;
+        let held = Arc::default();
+        let loaded = load::load(plan, &held)?;
         let names = Names::open(&loaded.folder)?;
         let tables = Tables::open(Arc::clone(&loaded.maps), names, seed(plan)?)?;
         let tables = Arc::new(Mutex::new(tables));
@@ -128,6 +132,7 @@ impl Datapath {
             timeouts: plan.timeouts,
         };
         let mut datapath = Datapath {
+            held,
             tables,
             samples,
             links,
@@ -156,7 +161,7 @@ impl Datapath {
         lock(&self.tables).check(plan)?;
         let interfaces = interfaces(&self.netlink, plan).await?;
         if plan.flows != self.plan.flows {
-            self.loaded = load::load(plan)?;
+            self.loaded = load::load(plan, &self.held)?;
         }
         let indices: Vec<u32> = interfaces.iter().map(|interface| interface.index).collect();
         self.fill(plan).await?;
@@ -228,7 +233,7 @@ impl Datapath {
 
     /// A handle for telemetry.
     pub fn figures(&self) -> FiguresReader {
-        FiguresReader::new(Arc::clone(&self.loaded.maps), Arc::clone(&self.tables))
+        FiguresReader::new(Arc::clone(&self.loaded.maps), Arc::clone(&self.tables), Arc::clone(&self.held))
     }
 
     /// A handle for the admin server.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The gateway's packet table, and the backend host's.
-const TABLES: [&str; 2] = ["packets", "decap"];
+const TABLES: [&str; 3] = ["packets", "packets_frag", "decap"];
 
 fn main() -> ExitCode {
     match run() {

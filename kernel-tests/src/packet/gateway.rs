@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use eg_abi::{
@@ -20,6 +20,7 @@ use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use pnet::util::MacAddr;
 
 use super::hook::Writer;
+use super::judge;
 use super::runner::{Outcome, Runner};
 
 /// The loaded objects and the maps they share.
@@ -120,6 +121,16 @@ impl Gateway {
         &self.loaded().maps
     }
 
+    pub(super) fn writer(&self) -> &Writer {
+        &self.loaded().skel
+    }
+
+    /// A frame that was given counts elsewhere, or later.
+    pub(super) fn forget(&self, frame: &[u8]) {
+        let mut given = self.given.lock().expect("the count");
+        *given = Count { packets: given.packets - 1, bytes: given.bytes - judge::l3_bytes(frame) };
+    }
+
     /// Lets one frame come in.
     pub fn receive(&self, frame: &[u8]) -> Outcome {
         self.runner().receive(frame)
@@ -127,7 +138,10 @@ impl Gateway {
 
     /// What lets frames come in, to give to another thread.
     pub fn runner(&self) -> Runner {
-        let program = self.loaded().skel.entry();
+        self.runner_of(self.loaded().skel.entry())
+    }
+
+    pub(super) fn runner_of(&self, program: BorrowedFd<'_>) -> Runner {
         let ways = (1..IDS).filter_map(|id| self.maps().backends.get(id).ok()).map(|b| (b.dmac.to_vec(), b.ifindex));
         Runner::new(program.try_clone_to_owned().expect("another descriptor"), ways.collect(), Arc::clone(&self.given))
     }
@@ -300,6 +314,9 @@ impl Loaded {
         }
         for (key, _) in maps.opening.entries().expect("the half-open flows") {
             maps.opening.delete(&key).expect("delete a half-open flow");
+        }
+        for (key, _) in maps.frags.entries().expect("the fragments") {
+            maps.frags.delete(&key).expect("delete a datagram");
         }
         maps.conf.set(0, &Conf::default()).expect("clear the conf");
         for (key, _) in maps.vip_ids.entries().expect("the vips") {

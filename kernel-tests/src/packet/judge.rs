@@ -2,6 +2,7 @@
 //! What a frame says, read with pnet, and whether a rewrite changed what it should and nothing else.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use pnet::packet::ipv4::Ipv4Packet;
 use pnet::packet::ipv6::Ipv6Packet;
@@ -91,6 +92,32 @@ pub fn read(frame: &[u8]) -> Option<Seen> {
     })
 }
 
+/// A part of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// It has the L4 header.
+    pub first: bool,
+    /// Where its identification lies.
+    pub id: Range<usize>,
+}
+
+/// Is this frame one? Atomic fragments are not.
+pub fn fragment(frame: &[u8]) -> Option<Fragment> {
+    let l3 = l3_offset(frame)?;
+    let word = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
+    if frame[l3 - 2..l3] == [0x08, 0x00] {
+        let field = word(l3 + 6)? & 0x3fff;
+        return (field != 0).then_some(Fragment { first: field & 0x1fff == 0, id: l3 + 4..l3 + 6 });
+    }
+    let (mut next, mut offset) = (*frame.get(l3 + 6)?, l3 + 40);
+    while matches!(next, 0 | 43 | 60) {
+        next = *frame.get(offset)?;
+        offset += 8 + 8 * usize::from(*frame.get(offset + 1)?);
+    }
+    let field = word(offset + 2)? & 0xfff9;
+    (next == 44 && field != 0).then_some(Fragment { first: field >> 3 == 0, id: offset + 4..offset + 8 })
+}
+
 /// Are all checksums of this frame right (an absent UDP one is)?
 pub fn checksums_hold(frame: &[u8]) -> bool {
     let Some(seen) = read(frame) else {
@@ -139,8 +166,13 @@ pub fn is_rewrite(input: &[u8], out: &[u8]) -> Result<(), String> {
         return Err(format!("ttl {} became {}", input[ttl], out[ttl]));
     }
     let check = before.l4_offset + if before.tcp { 16 } else { 6 };
-    let mut may_change: Vec<usize> = (0..12).chain([ttl, check, check + 1]).collect();
-    may_change.extend(before.l4_offset..before.l4_offset + 4);
+    let part = fragment(input);
+    let later = part.as_ref().is_some_and(|part| !part.first);
+    let mut may_change: Vec<usize> = (0..12).chain([ttl]).collect();
+    may_change.extend(part.into_iter().flat_map(|part| part.id));
+    if !later {
+        may_change.extend((before.l4_offset..before.l4_offset + 4).chain([check, check + 1]));
+    }
     may_change.extend(if v4 { l3 + 12..l3 + 20 } else { l3 + 8..l3 + 40 });
     may_change.extend(v4.then_some([l3 + 10, l3 + 11]).into_iter().flatten());
     if let Some(at) = (0..input.len()).find(|at| input[*at] != out[*at] && !may_change.contains(at)) {
@@ -152,16 +184,19 @@ pub fn is_rewrite(input: &[u8], out: &[u8]) -> Result<(), String> {
         segment.extend(&frame[seen.l4_offset..seen.l4_offset + seen.l4_length]);
         ones(&segment)
     };
+    let header = l3..before.l4_offset;
+    if v4 && ones(&input[header.clone()]) != ones(&out[header]) {
+        return Err("the IPv4 checksum no longer fits".to_owned());
+    }
+    if later {
+        return Ok(());
+    }
     let no_udp_checksum = !before.tcp && input[check..check + 2] == [0, 0];
     if no_udp_checksum && out[check..check + 2] != [0, 0] {
         return Err("an absent UDP checksum appeared".to_owned());
     }
     if !no_udp_checksum && error(input, &before) != error(out, &after) {
         return Err("the L4 checksum no longer fits".to_owned());
-    }
-    let header = l3..before.l4_offset;
-    if v4 && ones(&input[header.clone()]) != ones(&out[header]) {
-        return Err("the IPv4 checksum no longer fits".to_owned());
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! datagram's own bytes. Both on IPv4 and IPv6, on the same port.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -15,6 +15,9 @@ use super::Netns;
 
 /// What every echo backend listens on.
 pub const PORT: u16 = 7000;
+
+/// Beyond the longest datagram.
+const DATAGRAM_MAX: usize = 1 << 16;
 
 /// How long a client waits for an answer: beyond a SYN's first two retransmissions (1 s, 2 s).
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -119,7 +122,7 @@ fn echo(mut stream: TcpStream, number: u8) -> io::Result<()> {
 }
 
 fn serve_udp(socket: &UdpSocket, number: u8, stop: &AtomicBool) {
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; DATAGRAM_MAX];
     while !stop.load(Ordering::SeqCst) {
         let Ok((length, from)) = socket.recv_from(&mut buffer[1..]) else { continue };
         buffer[0] = number;
@@ -161,7 +164,13 @@ pub struct Flow {
 impl Flow {
     /// A socket connected to the VIP, so that only replies from the VIP itself are received.
     pub fn open(vip: SocketAddr) -> io::Result<Flow> {
-        let socket = UdpSocket::bind(if vip.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" })?;
+        Flow::open_from(vip, 0)
+    }
+
+    /// The same from this port.
+    pub fn open_from(vip: SocketAddr, port: u16) -> io::Result<Flow> {
+        let any: IpAddr = if vip.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, port))?;
         socket.connect(vip)?;
         socket.set_read_timeout(Some(Duration::from_secs(2)))?;
         Ok(Flow { socket })
@@ -170,7 +179,7 @@ impl Flow {
     /// Sends `bytes`, checks that they come back, and says from whom.
     pub fn exchange(&self, bytes: &[u8]) -> io::Result<u8> {
         self.socket.send(bytes)?;
-        let mut back = [0; 2048];
+        let mut back = vec![0; DATAGRAM_MAX];
         let length = self.socket.recv(&mut back)?;
         if length == bytes.len() + 1 && &back[1..length] == bytes {
             Ok(back[0])

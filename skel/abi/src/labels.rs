@@ -135,6 +135,8 @@ labels! {
         FlowRate = 21 => "flow_rate",
         UdpRate = 22 => "udp_rate",
         Amplification = 23 => "amplification",
+        FragmentOverlap = 24 => "fragment_overlap",
+        FragmentEarly = 25 => "fragment_early",
     }
 }
 
@@ -178,7 +180,7 @@ mod tests {
             assert_eq!(Drop::from_code(drop.code()), Some(*drop));
         }
         assert_eq!(Drop::from_code(0), None);
-        assert_eq!(Drop::from_code(24), None);
+        assert_eq!(Drop::from_code(26), None);
         assert_eq!(Drop::NoBackend.label(), "no_backend");
     }
 }

@@ -23,8 +23,8 @@ pub use addr::{Addr, Be16};
 pub use labels::{Algorithm, BackendState, Drop, EventKind, FlowDir, FlowState, Forward, Miss, PrefixVerdict, Verdict};
 pub use plain::Plain;
 pub use types::{
-    Affinity, AffinityKey, Backend, Bucket, Conf, Count, Event, Flow, FlowKey, Guards, Latency, Listener, ListenerKey,
-    Load, Meta, Pool, Prefix, Slot, Source, Stats, Vip, VipKey, Worker,
+    Affinity, AffinityKey, Backend, Bucket, Conf, Count, Event, Flow, FlowKey, Frag, FragKey, FragRange, Guards, Held,
+    Latency, Listener, ListenerKey, Load, Meta, Pool, Prefix, Slot, Source, Stats, Vip, VipKey, Worker,
 };
 
 /// `EG_ABI`: pins live under `v<ABI>/`, and maps of another one are never opened.
@@ -43,6 +43,16 @@ pub const MAX_SOCKS: u32 = 16384;
 pub const RING_SLOTS: u32 = 65537;
 /// `EG_VIP_SNAT` of [`Vip::flags`].
 pub const VIP_SNAT: u32 = 1;
+/// `EG_VIP_STABLE` of [`Vip::flags`].
+pub const VIP_STABLE: u32 = 2;
+/// `EG_FRAG_RANGES`: what a datagram's parts may be known as at a time.
+pub const FRAG_RANGES: usize = 16;
+/// `EG_FRAG_TIMEOUT_MS`: how long an entry of `eg_frags` counts.
+pub const FRAG_TIMEOUT_MS: u32 = 5000;
+/// `EG_FRAG_PORTS` of [`Frag::flags`]: the first fragment was seen.
+pub const FRAG_PORTS: u8 = 1;
+/// `EG_FRAG_DONE` of [`Frag::flags`]: the entry counts no more.
+pub const FRAG_DONE: u8 = 32;
 /// `EG_ADDR_VIP`: the address carries VIPs.
 pub const ADDR_VIP: u32 = 1;
 /// `EG_ADDR_SOURCE`: we write the address as a source.

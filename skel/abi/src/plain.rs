@@ -120,6 +120,31 @@ impl Field for crate::FlowKey {
     }
 }
 
+impl Field for crate::FragKey {
+    fn put(&self, out: &mut dyn Iterator<Item = &mut u8>) {
+        put_bytes(&self.to_bytes(), out);
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        take_bytes::<40>(input).and_then(|b| crate::FragKey::from_bytes(&b))
+    }
+}
+
+impl<const N: usize> Field for [crate::FragRange; N] {
+    fn put(&self, out: &mut dyn Iterator<Item = &mut u8>) {
+        for range in self {
+            range.from.put(out);
+            range.to.put(out);
+        }
+    }
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        let mut ranges = [crate::FragRange::default(); N];
+        for range in &mut ranges {
+            *range = crate::FragRange { from: u16::take(input)?, to: u16::take(input)? };
+        }
+        Some(ranges)
+    }
+}
+
 /// Declares a struct of the ABI: fields in the C order, padding named, and its conversion to and from bytes.
 macro_rules! plain_struct {
     ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $ty:ty,)* }) => {

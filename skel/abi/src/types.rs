@@ -40,7 +40,7 @@ plain_struct! {
         pub forward: u8,
         pub epoch: u32,
         pub pool: u32,
-        /// [`crate::VIP_SNAT`], [`crate::VIP_REPICK`], [`crate::VIP_RESET`], [`crate::VIP_GUARD_PREFIX`] and so on
+        /// [`crate::VIP_SNAT`], [`crate::VIP_STABLE`], [`crate::VIP_REPICK`], [`crate::VIP_RESET`], [`crate::VIP_GUARD_PREFIX`] and so on
         pub flags: u32,
         pub gue_port: Be16,
         pub pad: [u8; 2],
@@ -180,6 +180,55 @@ plain_struct! {
         pub dmac: [u8; 6],
         pub smac: [u8; 6],
         pub born: u32,
+    }
+}
+
+plain_struct! {
+    /// Key of `eg_frags`: a datagram that arrives in fragments.
+    pub struct FragKey {
+        pub saddr: Addr,
+        pub daddr: Addr,
+        /// As on the wire; IPv4's in its first two bytes.
+        pub id: u32,
+        pub proto: u8,
+        pub pad: [u8; 3],
+    }
+}
+
+plain_struct! {
+    /// Bytes of a datagram that went by.
+    pub struct FragRange {
+        pub from: u16,
+        /// 0: the slot is free.
+        pub to: u16,
+    }
+}
+
+plain_struct! {
+    /// Value of `eg_frags`.
+    pub struct Frag {
+        /// ns of CLOCK_MONOTONIC
+        pub born: u64,
+        pub tag: u32,
+        pub backend: u32,
+        pub id: u32,
+        pub total: u32,
+        pub sport: Be16,
+        pub dport: Be16,
+        /// [`crate::FRAG_PORTS`] and the like
+        pub flags: u8,
+        pub pad: [u8; 3],
+        pub ranges: [FragRange; crate::FRAG_RANGES],
+    }
+}
+
+plain_struct! {
+    /// What goes before the bytes of a held frame.
+    pub struct Held {
+        pub key: FragKey,
+        pub ifindex: u32,
+        /// Of the frame.
+        pub length: u32,
     }
 }
 

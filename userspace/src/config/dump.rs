@@ -98,6 +98,8 @@ struct Listener<'p> {
     #[serde(skip_serializing_if = "Option::is_none")]
     unused_ports: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    fragments: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     guards: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<ListenerTls<'p>>,
@@ -240,6 +242,7 @@ fn carried(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
                 _ => None,
             },
             unused_ports: Some(first.unused_ports.word()),
+            fragments: (first.proto == Proto::Udp).then_some(first.fragments.word()),
             guards: Some(guards::chosen(&first.guards, first.proto)),
             ..Listener::default()
         })

@@ -117,8 +117,33 @@ pub struct VipPlan {
     pub forward: ForwardPlan,
     /// What happens to packets to this address on ports that no listener has.
     pub unused_ports: UnusedPorts,
+    /// What fragments that come before their first are picked by.
+    pub fragments: Fragments,
     /// Which of `[datapath.guards]` hold here.
     pub guards: GuardSet,
+}
+
+/// How a VIP's fragments find their flow's backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fragments {
+    /// They follow their first; those before it are held until it comes.
+    #[default]
+    Hold,
+    /// Every packet is picked by addresses and protocol alone, so none needs another.
+    Stable,
+}
+
+impl Fragments {
+    /// The configuration's words.
+    pub const WORDS: [(&'static str, Fragments); 2] = [("hold", Fragments::Hold), ("stable", Fragments::Stable)];
+
+    /// The configuration's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Fragments::Hold => "hold",
+            Fragments::Stable => "stable",
+        }
+    }
 }
 
 /// The rest of a VIP's address.

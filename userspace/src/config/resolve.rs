@@ -6,6 +6,7 @@
 //! used. It reads certificate files and nothing else: what depends on the host comes in as [`Host`].
 
 mod datapath;
+mod fragments;
 mod guards;
 mod listeners;
 mod pools;

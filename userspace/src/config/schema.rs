@@ -15,7 +15,7 @@ use toml::de::DeTable;
 
 use super::error::{At, Place, Problems};
 use super::net::{self, Net};
-use super::plan::{Algorithm, Guard, LogFormat, OnBackendDown, UnusedPorts, XdpMode};
+use super::plan::{Algorithm, Fragments, Guard, LogFormat, OnBackendDown, UnusedPorts, XdpMode};
 use super::read::Section;
 use super::value;
 
@@ -81,6 +81,7 @@ pub(crate) struct Listener {
     pub(crate) snat: Option<At<bool>>,
     pub(crate) gue_port: Option<At<u64>>,
     pub(crate) unused_ports: Option<At<UnusedPorts>>,
+    pub(crate) fragments: Option<At<Fragments>>,
     pub(crate) guards: Option<At<Vec<At<Guard>>>>,
 }
 
@@ -266,6 +267,7 @@ fn listener(mut table: Section<'_>) -> Listener {
         snat: table.flag("snat"),
         gue_port: table.number("gue_port", 1..=65535),
         unused_ports: table.word("unused_ports", &UnusedPorts::WORDS),
+        fragments: table.word("fragments", &Fragments::WORDS),
         guards: guards::chosen(&mut table),
     };
     table.finish();

@@ -12,6 +12,7 @@ use eg_skel::abi::{BackendState, Count, Drop as DropReason, Load, Meta, Miss, St
 use eg_skel::maps::Totals;
 
 use super::error::DatapathError;
+use super::fragments::{Counters, HeldFragments};
 use super::sync::Tables;
 use crate::config::plan::Proto;
 
@@ -26,6 +27,8 @@ pub struct Figures {
     pub misses: Vec<(Miss, u64)>,
     /// Events that the kernel side did not send: over the rate, or nobody read them.
     pub events_lost: u64,
+    /// Fragments that came before their first.
+    pub held: HeldFragments,
     /// Of the configuration applied last.
     pub generation: u64,
 }
@@ -58,11 +61,12 @@ pub struct BackendFigures {
 pub struct FiguresReader {
     maps: Arc<Maps>,
     tables: Arc<Mutex<Tables>>,
+    held: Arc<Counters>,
 }
 
 impl FiguresReader {
-    pub(crate) fn new(maps: Arc<Maps>, tables: Arc<Mutex<Tables>>) -> FiguresReader {
-        FiguresReader { maps, tables }
+    pub(crate) fn new(maps: Arc<Maps>, tables: Arc<Mutex<Tables>>, held: Arc<Counters>) -> FiguresReader {
+        FiguresReader { maps, tables, held }
     }
 
     /// Some thousand small system calls, a few milliseconds.
@@ -104,6 +108,7 @@ impl FiguresReader {
             drops: drops.collect::<Result<_, DatapathError>>()?,
             misses: misses.collect::<Result<_, DatapathError>>()?,
             events_lost: self.maps.events_lost.sum(0)?,
+            held: self.held.read(),
             generation,
         })
     }

@@ -23,6 +23,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attach::ladder::Programs;
 use super::error::DatapathError;
+use super::fragments::{Counters, Fragments, Parts};
 use super::resize::{self, Resize};
 use crate::config::plan::{DatapathPlan, XdpMode};
 
@@ -39,6 +40,10 @@ pub(crate) struct Loaded {
     resize: Option<Resize>,
     /// Where maps and links are pinned.
     pub(crate) folder: PathBuf,
+    /// Of all objects' fragments.
+    held: Arc<Counters>,
+    /// Holds those that `xdp` hands out.
+    fragments: Option<Fragments>,
 }
 
 /// A program for interfaces, and the pin of the table of programs that it calls.
@@ -67,7 +72,11 @@ impl Programs for Loaded {
     fn xdp(&mut self) -> Result<(BorrowedFd<'_>, bool), DatapathError> {
         let ingress = match self.xdp.take() {
             Some(ingress) => ingress,
-            None => load_xdp(&self.plan, &self.folder, self.frags, self.flows())?.0,
+            None => {
+                let (ingress, parts, _) = load_xdp(&self.plan, &self.folder, self.frags, self.flows())?;
+                self.fragments = Fragments::start(parts, Arc::clone(&self.maps), Arc::clone(&self.held))?;
+                ingress
+            }
         };
         Ok((self.xdp.insert(ingress).program.as_fd(), self.frags))
     }
@@ -103,7 +112,7 @@ const LOG_LINES: usize = 20;
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Loads what the plan needs for certain; the first of the ladder's objects makes the maps.
-pub(crate) fn load(plan: &DatapathPlan) -> Result<Loaded, DatapathError> {
+pub(crate) fn load(plan: &DatapathPlan, held: &Arc<Counters>) -> Result<Loaded, DatapathError> {
     let folder = pin_folder(&plan.pin_root)?;
     set_print(Some((PrintLevel::Info, |_, line| {
         let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,14 +124,14 @@ pub(crate) fn load(plan: &DatapathPlan) -> Result<Loaded, DatapathError> {
     };
     let frags = features::xdp_frags();
     forget_sources(&folder, plan.guards.sources)?;
-    let (xdp, tc, flows) = match plan.xdp {
+    let (xdp, tc, parts, flows) = match plan.xdp {
         XdpMode::Tc => {
             let (tc, flows) = load_tc(plan, &folder, flows)?;
-            (None, Some(tc), flows)
+            (None, Some(tc), None, flows)
         }
         XdpMode::Auto | XdpMode::Native | XdpMode::Generic => {
-            let (xdp, flows) = load_xdp(plan, &folder, frags, flows)?;
-            (Some(xdp), None, flows)
+            let (xdp, parts, flows) = load_xdp(plan, &folder, frags, flows)?;
+            (Some(xdp), None, Some(parts), flows)
         }
     };
     let sk_lookup = load_sk_lookup(&folder)?;
@@ -130,7 +139,11 @@ pub(crate) fn load(plan: &DatapathPlan) -> Result<Loaded, DatapathError> {
         Some(flows) => (Maps::open_with_flows(&folder, &flows)?, Some(Resize::begin(&folder, flows)?)),
         None => (Maps::open(&folder)?, None),
     };
-    Ok(Loaded { plan: plan.clone(), xdp, tc, frags, sk_lookup, maps: Arc::new(maps), resize, folder })
+    let maps = Arc::new(maps);
+    let hold = |parts| Fragments::start(parts, Arc::clone(&maps), Arc::clone(held));
+    let fragments = parts.map(hold).transpose()?.flatten();
+    let (plan, held) = (plan.clone(), Arc::clone(held));
+    Ok(Loaded { plan, xdp, tc, frags, sk_lookup, maps, resize, folder, held, fragments })
 }
 
 /// Under NAT a flow is two entries.
@@ -178,7 +191,7 @@ fn load_xdp(
     folder: &Path,
     frags: bool,
     flows: Flows<'_>,
-) -> Result<(Ingress, Option<MapHandle>), DatapathError> {
+) -> Result<(Ingress, Parts, Option<MapHandle>), DatapathError> {
     const OBJECT: &str = "bpf/xdp/ingress";
     let mut storage = MaybeUninit::uninit();
     let mut open = xdp_ingress::IngressSkelBuilder::default().open(&mut storage).map_err(refused(OBJECT))?;
@@ -189,7 +202,14 @@ fn load_xdp(
     }
     configure!(open, plan, folder, OBJECT, flows, frags);
     let mut skel = open.load().map_err(refused(OBJECT))?;
-    Ok(finish!(skel, eg_xdp_ingress, xdp_tails, folder, flows))
+    let keep = |program: BorrowedFd<'_>| program.try_clone_to_owned().map_err(DatapathError::system("keep a program"));
+    let parts = Parts {
+        held: MapHandle::try_from(&skel.maps.held).map_err(DatapathError::map("keep the perf buffer"))?,
+        ingress: keep(skel.progs.eg_xdp_ingress.as_fd())?,
+        give_up: keep(skel.progs.eg_xdp_give_up.as_fd())?,
+    };
+    let (ingress, flows) = finish!(skel, eg_xdp_ingress, xdp_tails, folder, flows);
+    Ok((ingress, parts, flows))
 }
 
 fn load_tc(

@@ -28,7 +28,7 @@ use super::error::DatapathError;
 use super::names::{Kind, Names, stored};
 use super::neigh::Resolution;
 use crate::config::plan::{
-    AffinityPlan, Algorithm, DatapathPlan, ForwardPlan, OnBackendDown, PoolPlan, Proto, UnusedPorts, VipPlan,
+    AffinityPlan, Algorithm, DatapathPlan, ForwardPlan, Fragments, OnBackendDown, PoolPlan, Proto, UnusedPorts, VipPlan,
 };
 use ids::Ids;
 use mtus::Mtus;
@@ -44,6 +44,8 @@ pub(crate) struct Tables {
     pub(super) backends: BTreeMap<BackendKey, BackendEntry>,
     /// What `eg_vip_ids` says about addresses.
     uses: BTreeMap<Addr, u32>,
+    /// And about the VIPs that fragments without ports go to, by address and protocol.
+    stable: BTreeMap<(Addr, u8), u32>,
     mtus: Mtus,
     vip_ids: Ids,
     pool_ids: Ids,
@@ -117,6 +119,7 @@ impl Tables {
             pools: BTreeMap::new(),
             backends: BTreeMap::new(),
             uses: BTreeMap::new(),
+            stable: BTreeMap::new(),
             mtus: Mtus::default(),
             vip_ids: Ids::new(abi::MAX_VIPS),
             pool_ids: Ids::new(abi::MAX_POOLS),
@@ -311,6 +314,7 @@ impl Tables {
         let (pool, on_down) = (entry.id, on_down(entry.on_backend_down));
         let key = vip_key(plan);
         let (forward, flags, gue_port) = forward(plan.forward);
+        let more = on_down | guards | stable(plan.fragments);
         if let Some(entry) = self.vips.get_mut(&key) {
             let mut value = entry.value;
             let forwards = |vip: &Vip| (vip.forward, vip.flags & abi::VIP_SNAT, vip.gue_port);
@@ -319,7 +323,7 @@ impl Tables {
                 value.epoch = next_epoch(value.epoch);
             }
             value.forward = forward;
-            value.flags = flags | on_down | guards;
+            value.flags = flags | more;
             value.gue_port = gue_port;
             // Another pool moves new flows only: the old pool's backends drain.
             value.pool = pool;
@@ -339,8 +343,7 @@ impl Tables {
         let map_key = VipKey::new(plan.address, key.1);
         let epoch = next_epoch(self.maps.vips.get(id)?.epoch);
         let (addr, port, proto) = (map_key.addr, map_key.port, map_key.proto);
-        let value =
-            Vip { addr, port, proto, forward, epoch, pool, flags: flags | on_down | guards, gue_port, pad: [0; 2] };
+        let value = Vip { addr, port, proto, forward, epoch, pool, flags: flags | more, gue_port, pad: [0; 2] };
         self.maps.retire_vip_stats(id)?;
         self.names.set(Kind::Vip, id, 0, &plan.listener)?;
         self.maps.vips.set(id, &value)?;
@@ -369,6 +372,14 @@ fn forward(plan: ForwardPlan) -> (u8, u32, Be16) {
         _ => (0, 0),
     };
     (plan.mode().code() as u8, flags, port.into())
+}
+
+/// What they say about fragments without ports.
+fn stable(fragments: Fragments) -> u32 {
+    match fragments {
+        Fragments::Hold => 0,
+        Fragments::Stable => abi::VIP_STABLE,
+    }
 }
 
 /// What a VIP's flags say about flows whose backend is down or gone.

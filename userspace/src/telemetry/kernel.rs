@@ -12,7 +12,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::write::{Label, Writer};
 use crate::config::plan::Proto;
-use crate::datapath::{BackendFigures, Figures, VipFigures};
+use crate::datapath::{BackendFigures, Figures, HeldFragments, VipFigures};
 use crate::vitals::Vitals;
 
 pub(super) struct Kernel(pub(super) Arc<Vitals>);
@@ -55,7 +55,20 @@ fn totals(to: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
     to.counters("expressgateway_l4_drops", "Packets refused, by reason.", drops.collect())?;
     let misses = figures.misses.iter().map(|(miss, count)| (label("reason", miss.label()), *count));
     to.counters("expressgateway_l4_flow_misses", "Packets of no valid flow, by reason.", misses.collect())?;
+    fragments(to, &figures.held)?;
     to.counter("expressgateway_l4_events_lost", "Sampled events that nobody saw.", figures.events_lost)
+}
+
+fn fragments(to: &mut Writer<'_>, held: &HeldFragments) -> fmt::Result {
+    let outcomes =
+        [("resumed", held.resumed), ("expired", held.expired), ("crowded", held.crowded), ("failed", held.failed)];
+    let counts = outcomes.map(|(outcome, count)| (label("outcome", outcome), count));
+    to.counters(
+        "expressgateway_l4_fragments_held",
+        "Fragments held until their first came, by outcome.",
+        counts.into(),
+    )?;
+    to.gauge("expressgateway_l4_fragments_waiting", "Fragments held at this moment.", held.now)
 }
 
 fn label(name: &'static str, value: &str) -> Vec<Label> {

@@ -849,6 +849,51 @@ f.toml:2:12: datapath.snat_ports: "20000-20100" has fewer than 1024 ports: they 
     (
         r#"[datapath]
 interfaces=["eth0"]
+[[listeners]]
+name="a"
+address=["192.0.2.1:53","192.0.2.2:53"]
+protocol="udp"
+pool="p"
+fragments="stable"
+[[listeners]]
+name="b"
+address="192.0.2.1:54"
+protocol="udp"
+pool="p"
+[[listeners]]
+name="c"
+address="192.0.2.3:53"
+protocol="udp"
+pool="q"
+fragments="stable"
+[[listeners]]
+name="d"
+address="192.0.2.1:53"
+protocol="tcp"
+pool="p"
+fragments="hold"
+[[listeners]]
+name="e"
+address="192.0.2.4:53"
+protocol="udp"
+pool="p"
+fragments="pass"
+[pools.p]
+backends=[{address="10.0.0.1:53"}]
+[pools.q]
+algorithm="p2c"
+backends=[{address="10.0.0.1:53"}]
+"#,
+        r#"
+f.toml:8:11: listeners[0].fragments: "stable" needs 192.0.2.1 for port 53 alone; listeners[1] has port 54 of it
+f.toml:19:11: listeners[2].fragments: "stable" needs "maglev", "ring-hash" or "session-affinity", which choose by addresses; pools.q is "p2c"
+f.toml:25:11: listeners[3].fragments: is for udp listeners, this one is tcp
+f.toml:31:11: listeners[4].fragments: "pass" is not one of "hold", "stable"
+"#,
+    ),
+    (
+        r#"[datapath]
+interfaces=["eth0"]
 flows=16777217
 timeout_udp="1500ms"
 timeout_closing="0s"

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{File, Host, Names, flag, guards, number, of_kind, pools};
+use super::{File, Host, Names, flag, fragments, guards, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
 use crate::config::plan::{
     DatapathPlan, ForwardPlan, PoolPlan, Proto, Timeouts, TunnelSources, UnusedPorts, VipPlan, XdpMode,
@@ -31,6 +31,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
     let mode = keys.xdp.as_ref().map_or(Some(XdpMode::Auto), |mode| mode.value);
     let mut vips = Vec::new();
     let unused = unused_ports(file, problems);
+    fragments::alone(file, problems);
     let mut used: BTreeMap<&str, PoolPlan> = BTreeMap::new();
     for (listener, protocol) in of_kind(file, Protocol::is_l4) {
         misplaced(listener, protocol, problems);
@@ -53,6 +54,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
             carriable(pool, listener, problems);
         }
         let chosen = guards::chosen(listener, protocol, problems);
+        let fragments = fragments::chosen(listener, protocol, pool, problems);
         for address in &listener.addresses {
             vip(address, listener, pool, problems);
             vips.push(VipPlan {
@@ -62,6 +64,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
                 pool: pool.name.value.clone(),
                 forward: forward(listener),
                 unused_ports: unused.get(&address.value.ip()).copied().unwrap_or_default(),
+                fragments,
                 guards: chosen.clone(),
             });
         }

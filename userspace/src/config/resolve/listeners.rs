@@ -93,6 +93,7 @@ fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
     listener.snat.iter().for_each(|at| kernel(&at.place));
     listener.gue_port.iter().for_each(|at| kernel(&at.place));
     listener.unused_ports.iter().for_each(|at| kernel(&at.place));
+    listener.fragments.iter().for_each(|at| kernel(&at.place));
     listener.guards.iter().for_each(|at| kernel(&at.place));
     if protocol == Protocol::Http {
         listener

@@ -28,6 +28,22 @@ impl Tables {
             self.maps.vip_ids.delete(&VipKey::any_port(*addr))?;
         }
         self.uses = wanted;
+        self.write_stable()
+    }
+
+    /// The same for the VIPs that take fragments without ports.
+    fn write_stable(&mut self) -> Result<(), DatapathError> {
+        let stable = self.vips.values().filter(|entry| entry.value.flags & abi::VIP_STABLE != 0);
+        let wanted: BTreeMap<(Addr, u8), u32> =
+            stable.map(|entry| ((entry.value.addr, entry.value.proto), entry.id)).collect();
+        let key = |(addr, proto): &(Addr, u8)| VipKey { proto: *proto, ..VipKey::any_port(*addr) };
+        for (at, id) in wanted.iter().filter(|(at, id)| self.stable.get(at) != Some(id)) {
+            self.maps.vip_ids.set(&key(at), id)?;
+        }
+        for at in self.stable.keys().filter(|at| !wanted.contains_key(at)) {
+            self.maps.vip_ids.delete(&key(at))?;
+        }
+        self.stable = wanted;
         Ok(())
     }
 }
