@@ -44,6 +44,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         format!("-I{}", headers.display()),
         format!("-I/usr/include/{}", multiarch()?),
     ];
+    // For build scripts that compile BPF of their own beside this crate (DEP_EG_SKEL_CLANG, DEP_EG_SKEL_CLANG_ARGS).
+    println!("cargo:clang={CLANG}");
+    println!("cargo:clang_args={}", args.join(" "));
     for (source, skeleton) in PROGRAMS {
         SkeletonBuilder::new()
             .source(bpf.join(source))

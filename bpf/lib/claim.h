@@ -98,12 +98,16 @@ static __always_inline int claim_insert(struct claim *c)
 	return -1;
 }
 
-/* With `only`, that port or none; else `wish` first, if there is one. The
- * loop looks, and one claim follows: should another CPU have been faster, the
- * packet is dropped and the client's next one begins at another port. */
+/* With `only`, that port or none; else `wish` first, if there is one. Each flow
+ * strides by a step of its own, so that used ports do not heap up where many
+ * searches pass; no step meets a port twice. The loop looks, and one claim
+ * follows: should another CPU have been faster, the packet is dropped and the
+ * client's next one begins at another port. */
 static __noinline int claim_port(struct claim *c, __be16 wish, int only)
 {
 	__u32 ports = eg_snat_port_max - eg_snat_port_min + 1;
+	__u32 steps = ports < PORT_TRIES ? 1 : ports / PORT_TRIES;
+	__u32 step = (__u32)(c->hash >> 32) % steps + 1;
 	__u32 port = ((__u32)c->hash + c->now) % ports;
 	int i;
 
@@ -113,10 +117,13 @@ static __noinline int claim_port(struct claim *c, __be16 wish, int only)
 			return eg_dry_run ? 0 : claim_insert(c);
 		if (only)
 			break;
-		if (wish)
+		if (wish) {
 			wish = 0;
-		else if (++port == ports)
-			port = 0;
+			continue;
+		}
+		port += step;
+		if (port >= ports)
+			port -= ports;
 	}
 	return -1;
 }

@@ -11,4 +11,4 @@ pub mod packet;
 mod require;
 pub mod topology;
 
-pub use require::{missing, require};
+pub use require::{full, missing, require};

@@ -63,3 +63,8 @@ fn tcx() -> bool {
 fn loads(program: ProgramType) -> bool {
     Uid::effective().is_root() && program.is_supported().unwrap_or(false)
 }
+
+/// Whether `EG_FULL` asks for the counts that `make test` has no time for.
+pub fn full() -> bool {
+    std::env::var_os("EG_FULL").is_some_and(|value| !value.is_empty() && value != "0")
+}

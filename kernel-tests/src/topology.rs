@@ -19,8 +19,10 @@ pub mod egctl;
 pub mod expect;
 pub mod foreign;
 pub mod gateway;
+pub mod inject;
 mod netns;
 mod pass;
+pub mod tally;
 pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};
@@ -50,7 +52,8 @@ pub struct Topology {
     arms: Arms,
     offloads: bool,
     _switch: Option<Netns>,
-    _passes: Vec<Pass>,
+    /// The backends' first, in order; the client's last.
+    passes: Vec<Pass>,
 }
 
 static TOPOLOGIES: AtomicU32 = AtomicU32::new(0);
@@ -83,7 +86,7 @@ impl Topology {
             arms,
             offloads,
             _switch: (arms == Arms::One).then(|| space("switch")),
-            _passes: Vec::new(),
+            passes: Vec::new(),
         };
         match arms {
             Arms::Two => topology.connect_two_arms(),
@@ -105,11 +108,11 @@ impl Topology {
             backend.ip(&format!("route add default via 10.20.{number}.1"));
             backend.ip(&format!("-6 route add default via fd20:{number}::1"));
             self.interfaces.push(near);
-            self._passes.extend((!self.offloads).then(|| Pass::attach(backend, "eth0")));
+            self.passes.extend((!self.offloads).then(|| Pass::attach(backend, "eth0")));
         }
         self.client.ip("route add default via 10.10.0.1");
         self.client.ip("-6 route add default via fd10::1");
-        self._passes.extend((!self.offloads).then(|| Pass::attach(&self.client, "eth0")));
+        self.passes.extend((!self.offloads).then(|| Pass::attach(&self.client, "eth0")));
     }
 
     fn connect_one_arm(&mut self) {
@@ -126,7 +129,14 @@ impl Topology {
             address(space, "eth0", &[&format!("10.10.0.{host}/24"), &format!("fd10::{host}/64")]);
         }
         self.interfaces.push("eth0".into());
-        self._passes.extend((!self.offloads).then(|| Pass::attach(switch, "gw")));
+        self.passes.extend((!self.offloads).then(|| Pass::attach(switch, "gw")));
+    }
+
+    /// Counts numbered datagrams at each backend, where they end; the rest passes. Two arms only.
+    pub fn count_arrivals(&mut self) -> Vec<tally::Tally> {
+        assert_eq!(self.arms, Arms::Two, "on one arm the switch passes frames on");
+        self.passes.drain(..self.backends.len());
+        self.backends.iter().map(|space| tally::Tally::arriving(space, "eth0")).collect()
     }
 
     /// Sets the MTU of everything between gateway and backends; the client's stays.

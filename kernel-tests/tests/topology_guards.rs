@@ -12,11 +12,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use eg_abi::{Addr, Drop as Reason, PROTO_TCP, PROTO_UDP, Prefix, PrefixVerdict, Stats, VIP_GUARD_PREFIX, VipKey};
-use eg_kernel_tests::require;
 use eg_kernel_tests::topology::config::{SERVICE, Service};
 use eg_kernel_tests::topology::echo::{Connection, Echo, Flow, PATIENCE};
 use eg_kernel_tests::topology::gateway::{Gateway, maps};
 use eg_kernel_tests::topology::{Arms, Topology};
+use eg_kernel_tests::{full, require};
 
 /// The attacker's addresses, on the client's link.
 const ATTACKER: [&str; 2] = ["10.10.0.66", "fd10:0:0:66::66"];
@@ -204,8 +204,7 @@ fn a_flood_of_new_flows_is_cut_and_established_ones_and_others_are_not() {
 
 /// As many prefixes as `make test` has time for.
 fn prefixes() -> u32 {
-    let full = std::env::var_os("EG_FULL").is_some_and(|value| !value.is_empty() && value != "0");
-    if full { 1_000_000 } else { 50_000 }
+    if full() { 1_000_000 } else { 50_000 }
 }
 
 /// A list of `count` prefixes, half of each family, of which number `number` is in no other list; and `also`.

@@ -211,6 +211,7 @@ impl Datapath {
         }
         let trie = sync::guards::make_trie(&self.tables, &plan.guards).await?;
         let mut tables = lock(&self.tables);
+        tables.drain_ahead(Instant::now())?;
         tables.commit_members()?;
         tables.apply_guards(plan, trie)?;
         tables.add_vips(plan)

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use super::{Netns, Topology};
 
-/// Longer than any step takes on a slow machine: building rings and resolving next hops included.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any step takes on a slow machine: building a thousand rings and resolving next hops included.
+const PATIENCE: Duration = Duration::from_secs(60);
 const ADMIN: &str = "127.0.0.1:9090";
 
 /// The process; killed on drop.

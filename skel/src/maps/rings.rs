@@ -4,8 +4,10 @@
 use eg_abi::{Plain, RING_SLOTS, Slot};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::MapError;
+use super::mapped::Mapped;
 
 /// `eg_rings`.
 #[derive(Debug)]
@@ -18,17 +20,14 @@ impl Rings {
         Rings { handle }
     }
 
-    /// Makes `slots` (exactly [`RING_SLOTS`] of them) the ring of `pool`: fills a new array in one call, then points the
-    /// pool to it. No lookup sees half a ring. Takes a grace period, some 8 ms, and 45 ms to fill.
+    /// Makes `slots` (exactly [`RING_SLOTS`] of them) the ring of `pool`: fills a new array in memory, then points the
+    /// pool to it. No lookup sees half a ring. What takes time is the grace period, some 8 ms.
     pub fn set(&self, pool: u32, slots: &[Slot]) -> Result<(), MapError> {
         if slots.len() != RING_SLOTS as usize {
             return Err(MapError::shape(&self.handle));
         }
         let ring = new_ring().map_err(|e| MapError::kernel(&self.handle, "make a ring for", e))?;
-        let keys: Vec<u8> = (0..RING_SLOTS).flat_map(u32::to_ne_bytes).collect();
-        let values: Vec<u8> = slots.iter().flat_map(Slot::to_bytes).collect();
-        ring.update_batch(&keys, &values, RING_SLOTS, MapFlags::ANY, MapFlags::ANY)
-            .map_err(|e| MapError::kernel(&self.handle, "fill a ring of", e))?;
+        fill(&Mapped::new(&ring)?, slots);
         let fd = ring.as_fd().as_raw_fd();
         self.handle
             .update(&pool.to_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
@@ -59,9 +58,18 @@ impl Rings {
     }
 }
 
+fn fill(ring: &Mapped<u64>, slots: &[Slot]) {
+    for (index, slot) in (0..).zip(slots) {
+        let Some(element) = ring.element(index) else { return };
+        // SAFETY: the element lives as long as `ring`, and a mapping begins on a page boundary.
+        unsafe { AtomicU64::from_ptr(element).store(u64::from_ne_bytes(slot.to_bytes()), Ordering::Relaxed) };
+    }
+}
+
 fn new_ring() -> libbpf_rs::Result<MapHandle> {
     let options = libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        map_flags: libbpf_sys::BPF_F_MMAPABLE,
         ..Default::default()
     };
     let slot = size_of::<<Slot as Plain>::Bytes>() as u32;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! What the maps hold, and how they come to hold what a plan wants, make before break.
 //!
-//! `Datapath` calls the steps in order: `add_backends`, `next_hops`, `commit_members`, `add_vips`, `retire`. A failure at any step leaves a working state behind: old rings and old VIPs until the new ones are whole.
+//! `Datapath` calls the steps in order: `add_backends`, `next_hops`, `drain_ahead`, `commit_members`, `add_vips`, `retire`. A failure at any step leaves a working state behind: old rings and old VIPs until the new ones are whole.
 //! The keeper calls `next_hops`, `rings` and `expire` later on.
 //!
 //! Numbers are stable: a VIP is known by address, port and protocol, a pool by its name, a backend by pool, name and

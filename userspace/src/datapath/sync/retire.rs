@@ -8,7 +8,7 @@ use eg_skel::abi::{Backend, BackendState, Pool, Vip, VipKey};
 
 use super::super::error::DatapathError;
 use super::super::names::Kind;
-use super::{ORPHANS_DRAIN, PoolEntry, Tables, next_epoch, vip_key};
+use super::{BackendKey, ORPHANS_DRAIN, PoolEntry, Tables, next_epoch, vip_key};
 use crate::config::plan::DatapathPlan;
 
 impl Tables {
@@ -39,22 +39,46 @@ impl Tables {
         Ok(())
     }
 
+    /// Before the rings, which take their time: backends that leave pools in whose rings somebody stays get nothing new
+    /// from now on. A ring all of whose members leave keeps them until it is swapped.
+    pub(crate) fn drain_ahead(&mut self, now: Instant) -> Result<(), DatapathError> {
+        let leaving: Vec<BackendKey> = self.pools.values().flat_map(|pool| self.leaving(pool)).cloned().collect();
+        leaving.iter().try_for_each(|key| self.drain(key, now))
+    }
+
+    /// Members of a pool's ring that are wanted no more, if at least one of the others still takes flows.
+    fn leaving<'a>(&'a self, pool: &'a PoolEntry) -> impl Iterator<Item = &'a BackendKey> {
+        let in_ring: BTreeSet<u32> = pool.built.iter().flatten().map(|(id, _)| *id).collect();
+        let wanted: BTreeSet<&BackendKey> = pool.wanted.iter().flatten().map(|(key, _)| key).collect();
+        let takes = |key: &&BackendKey| {
+            let entry = self.backends.get(*key);
+            entry.is_some_and(|it| in_ring.contains(&it.id) && it.is(BackendState::Up) && it.resolved())
+        };
+        let somebody_stays = wanted.iter().any(takes);
+        let members = pool.members.iter().flatten().filter(move |_| somebody_stays);
+        members.map(|(key, _)| key).filter(move |key| !wanted.contains(key))
+    }
+
     fn drain_backends(&mut self, plan: &DatapathPlan, now: Instant) -> Result<(), DatapathError> {
-        for (key, entry) in &mut self.backends {
-            let member = |pool: &PoolEntry| pool.members.iter().flatten().any(|(member, _)| member == key);
-            let planned = plan.pools.iter().any(|pool| pool.name == key.pool);
-            if planned && self.pools.get(&key.pool).is_some_and(member) {
-                continue;
-            }
-            let drain = self.pools.get(&key.pool).map_or(ORPHANS_DRAIN, |pool| pool.drain_timeout);
-            if !entry.is(BackendState::Draining) {
-                entry.value.state = BackendState::Draining.code() as u8;
-                self.maps.backends.set(entry.id, &entry.value)?;
-                entry.leaves = None;
-                tracing::info!(pool = key.pool, backend = key.name, address = %key.address, ?drain, "backend drains");
-            }
-            entry.leaves.get_or_insert(now + drain);
+        let planned: BTreeSet<&str> = plan.pools.iter().map(|pool| pool.name.as_str()).collect();
+        let pools = self.pools.iter().filter(|(name, _)| planned.contains(name.as_str()));
+        let members: BTreeSet<&BackendKey> =
+            pools.flat_map(|(_, pool)| pool.members.iter().flatten()).map(|(key, _)| key).collect();
+        let leaving: Vec<BackendKey> = self.backends.keys().filter(|key| !members.contains(key)).cloned().collect();
+        leaving.iter().try_for_each(|key| self.drain(key, now))
+    }
+
+    /// No new flow to this backend; those it has end when its pool's time to drain is over.
+    fn drain(&mut self, key: &BackendKey, now: Instant) -> Result<(), DatapathError> {
+        let drain = self.pools.get(&key.pool).map_or(ORPHANS_DRAIN, |pool| pool.drain_timeout);
+        let Some(entry) = self.backends.get_mut(key) else { return Ok(()) };
+        if !entry.is(BackendState::Draining) {
+            entry.value.state = BackendState::Draining.code() as u8;
+            self.maps.backends.set(entry.id, &entry.value)?;
+            entry.leaves = None;
+            tracing::info!(pool = key.pool, backend = key.name, address = %key.address, ?drain, "backend drains");
         }
+        entry.leaves.get_or_insert(now + drain);
         Ok(())
     }
 

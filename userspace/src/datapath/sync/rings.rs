@@ -2,7 +2,7 @@
 //! Rings: who gets a pool's new flows. Built by `eg_balance`, swapped into the kernel whole.
 //!
 //! A ring holds the members that take flows and whose next hop is known. It is rebuilt when that set or its weights
-//! change and at no other time: each swap costs some 50 ms and moves a few flows that have no entry yet.
+//! change and at no other time: each swap costs a grace period, some 10 ms, and moves a few flows that have no entry yet.
 
 use std::collections::HashMap;
 
