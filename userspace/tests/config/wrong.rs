@@ -778,11 +778,13 @@ address="192.0.2.1:80"
 protocol="tcp"
 pool="p"
 guards=["prefixes","udp_pps","source_flow"]
+flow_budget=10000001
 [[listeners]]
 name="b"
 address="192.0.2.1:81"
 protocol="http"
 guards=[]
+flow_budget=0
 [[routes]]
 listener="b"
 pool="p"
