@@ -371,7 +371,8 @@ enum eg_drop {
 
 	EG_DROP_FRAGMENT_OVERLAP = 24, /* bytes of its datagram came before */
 	EG_DROP_FRAGMENT_EARLY = 25,   /* before its first; not held, or in vain */
-	EG_DROPS = 26,
+	EG_DROP_FLOW_BUDGET = 26,      /* its VIP gets too many new flows at once */
+	EG_DROPS = 27,
 };
 
 struct eg_count {
@@ -442,6 +443,15 @@ struct eg_source {
 	__u32 pad;
 };
 _Static_assert(sizeof(struct eg_source) == 40, "eg_source");
+
+/* Element of eg_budgets, by VIP: how many new flows a second are remembered.
+ * The process writes it whole when the limit changes. */
+struct eg_budget {
+	__u64 step; /* of one flow; 0: no limit */
+	__u64 window;
+	__u64 full; /* written by the programs: when the bucket is full again */
+};
+_Static_assert(sizeof(struct eg_budget) == 24, "eg_budget");
 
 /* --- events ------------------------------------------------------------ */
 

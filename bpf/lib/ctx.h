@@ -87,6 +87,7 @@ struct claim {
 	struct choice choice;
 	__u64 hash;
 	__u32 now;
+	__u32 stateless; /* to be forwarded, and not remembered */
 };
 
 /* Both halves as they will lie in eg_flows. */

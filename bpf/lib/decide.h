@@ -281,6 +281,12 @@ static __always_inline int decide_new(void *ctx, struct pkt *p, struct claim *c,
 	prefer = decide_prefers(old);
 	if (prefer)
 		c->key.dport = old->port;
+	/* Over the budget, only where the flow's next packet finds the same
+	 * backend without an entry: a port of nat must be claimed, and of a
+	 * choice that is no hash nothing would be left. */
+	c->stateless = !budget_take(p->vip);
+	if (c->stateless && !decide_joins(vip))
+		return EG_DROP_FLOW_BUDGET;
 	return flow_open(p, vip, c, prefer, flags);
 }
 
@@ -314,8 +320,11 @@ static __always_inline int decide_open(void *ctx, struct pkt *p, struct forward 
 		return EG_DROP_MAP;
 	c->flow.tag = flow_tag(&p->key);
 	verdict = decide_way(p, &c->flow, v, b, fw);
-	if (verdict == FORWARD)
+	if (verdict == FORWARD) {
 		count_forwarded(p, 0);
+		if (c->stateless)
+			budget_count(p);
+	}
 	return verdict;
 }
 

@@ -118,7 +118,8 @@ static __always_inline int open_insert(const struct pkt *p, struct claim *c,
 }
 
 /*
- * Returns FORWARD or an enum eg_drop, with the forward half in c->flow.
+ * Returns FORWARD or an enum eg_drop, with the forward half in c->flow, which
+ * is in no table if c->stateless says so.
  * `prefer` and `wish`, if not zero: the backend and source port that the flow
  * should have. `flags` are those of the forward half's insert: BPF_ANY where
  * an entry that did not count lies.
@@ -163,7 +164,7 @@ static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, struct claim 
 	}
 	c->flow.dir = EG_FLOW_FORWARD;
 	c->flow.next = opening_next(p);
-	return open_insert(p, c, flags);
+	return c->stateless ? FORWARD : open_insert(p, c, flags);
 }
 
 #endif

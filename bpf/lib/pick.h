@@ -291,9 +291,10 @@ static __always_inline __u32 pick_slot(void *ring, __u32 index)
 }
 
 /* Whoever had the source's last flow, as long as that is remembered and takes
- * new ones; else whom the ring says, who is remembered from now on. */
+ * new ones; else whom the ring says, who is remembered from now on, if the flow
+ * is: with `forget`, nothing is written. */
 static __noinline __u32 pick_affine(__u32 id, void *ring, const struct eg_pool *pool,
-				    const struct eg_flow_key *key)
+				    const struct eg_flow_key *key, __u32 forget)
 {
 	struct eg_affinity_key at = {.pool = id};
 	struct eg_affinity *last, next = {};
@@ -310,14 +311,14 @@ static __noinline __u32 pick_affine(__u32 id, void *ring, const struct eg_pool *
 		b = bpf_map_lookup_elem(&eg_backends, &backend);
 		if (b && b->generation == last->generation &&
 		    b->state == EG_BACKEND_UP) {
-			if (!eg_dry_run)
+			if (!eg_dry_run && !forget)
 				last->seen = next.seen;
 			return backend;
 		}
 	}
 	backend = pick_slot(ring, pick_source_slot(pool, &at.addr));
 	b = bpf_map_lookup_elem(&eg_backends, &backend);
-	if (!backend || !b || eg_dry_run)
+	if (!backend || !b || eg_dry_run || forget)
 		return backend;
 	next.backend = backend;
 	next.generation = b->generation;
@@ -343,7 +344,7 @@ static __noinline __u32 pick(__u32 id, const struct eg_flow_key *key, struct cla
 		return pick_by_load(id, ring, pool, &c->choice);
 	}
 	if (pool->algorithm == EG_ALGORITHM_SESSION_AFFINITY)
-		return pick_affine(id, ring, pool, key);
+		return pick_affine(id, ring, pool, key, c->stateless);
 	return pick_slot(ring, pick_index(id, pool, c->hash));
 }
 

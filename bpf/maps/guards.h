@@ -43,4 +43,23 @@ struct {
 	__type(value, struct eg_source);
 } eg_sources SEC(".maps");
 
+/* May this VIP have one more new flow remembered? Written by the process when
+ * the limit changes, and by the programs as flows are taken. Read where no
+ * flow is known, never on a hit. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EG_MAX_VIPS);
+	__type(key, __u32);
+	__type(value, struct eg_budget);
+} eg_budgets SEC(".maps");
+
+/* How many packets of this VIP left by the ring alone, over its budget?
+ * Written by the programs, read by telemetry. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, EG_MAX_VIPS);
+	__type(key, __u32);
+	__type(value, __u64);
+} eg_stateless SEC(".maps");
+
 #endif

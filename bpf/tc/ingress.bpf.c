@@ -42,6 +42,7 @@
 #include "lib/vip.h"
 #include "lib/ewma.h"
 #include "lib/guard.h"
+#include "lib/budget.h"
 #include "lib/pick.h"
 #include "lib/flow.h"
 #include "lib/claim.h"

@@ -3,6 +3,8 @@
 
 #[path = "packets_algorithms.rs"]
 mod algorithms;
+#[path = "packets_budget.rs"]
+mod budget;
 #[path = "packets_frag.rs"]
 mod frag;
 #[path = "guards.rs"]

@@ -51,6 +51,7 @@ same_layout! {
     abi::Bucket == xdp::eg_bucket { step, window }
     abi::Guards == xdp::eg_guards { mask4, mask6, packets, flows, udp, amplification, pad }
     abi::Source == xdp::eg_source { packets, flows, udp, debt, forgiven, pad }
+    abi::Budget == xdp::eg_budget { step, window, full }
     abi::Event == xdp::eg_event { key, kind, code, vip, backend, ifindex, length }
     abi::Meta == xdp::eg_meta { abi, workers, generation, alive }
     abi::Conf == xdp::eg_conf { flags, pad, outer4, outer6, outer4_bits, outer6_bits }

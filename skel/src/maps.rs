@@ -22,7 +22,7 @@ use std::fmt;
 use std::path::Path;
 
 use eg_abi::{
-    Addr, Affinity, AffinityKey, Backend, Conf, Count, Flow, FlowKey, Frag, FragKey, Guards, Latency, Listener,
+    Addr, Affinity, AffinityKey, Backend, Budget, Conf, Count, Flow, FlowKey, Frag, FragKey, Guards, Latency, Listener,
     ListenerKey, Meta, Pool, Source, Stats, Vip, VipKey,
 };
 use libbpf_rs::{MapCore, MapHandle, Object};
@@ -98,6 +98,10 @@ pub struct Maps {
     /// Element 0 alone.
     pub guard_conf: Array<Guards>,
     pub sources: Table<Addr, Source>,
+    /// By VIP: new flows.
+    pub budgets: Array<Budget>,
+    /// By VIP: packets over its budget that were forwarded.
+    pub stateless: PerCpu<u64>,
     pub vip_stats: PerCpu<Stats>,
     pub backend_stats: PerCpu<Stats>,
     /// By [`eg_abi::Verdict`]; read through [`Maps::totals`], which adds what living VIPs forwarded.
@@ -169,6 +173,8 @@ impl Maps {
             prefixes: Prefixes::new(find("eg_prefixes")?),
             guard_conf: Array::new(find("eg_guard_conf")?)?,
             sources: Table::new(find("eg_sources")?)?,
+            budgets: Array::new(find("eg_budgets")?)?,
+            stateless: PerCpu::new(find("eg_stateless")?)?,
             vip_stats: PerCpu::new(find("eg_vip_stats")?)?,
             backend_stats: PerCpu::new(find("eg_backend_stats")?)?,
             verdicts: PerCpu::new(find("eg_totals")?)?,

@@ -71,6 +71,27 @@ fn every_key_survives_a_dump() {
 }
 
 #[test]
+fn new_flows_have_a_budget_by_default_only_where_nothing_is_refused_for_it() {
+    let budget = |forward: &str, algorithm: &str, more: &str| {
+        let text = format!(
+            "[datapath]\ninterfaces = [\"eth0\"]\n[[listeners]]\nname = \"a\"\naddress = \"192.0.2.1:80\"\n\
+             protocol = \"tcp\"\npool = \"p\"\nforward = \"{forward}\"\n{more}[pools.p]\n\
+             algorithm = \"{algorithm}\"\n[[pools.p.backends]]\naddress = \"10.0.0.1:80\"\n"
+        );
+        config::from_text("f", Path::new("/"), &text).unwrap().plan.datapath.unwrap().vips[0].flow_budget
+    };
+    for algorithm in ["maglev", "ring-hash", "session-affinity"] {
+        for forward in ["ipip", "gue", "l2"] {
+            assert_eq!(budget(forward, algorithm, ""), 65536, "{forward} {algorithm}");
+        }
+        assert_eq!(budget("nat", algorithm, ""), 0);
+        assert_eq!(budget("l2", algorithm, "flow_budget = 0\n"), 0);
+    }
+    assert_eq!(budget("l2", "round-robin", ""), 0);
+    assert_eq!(budget("nat", "p2c", "flow_budget = 7\n"), 7);
+}
+
+#[test]
 fn a_key_of_another_certificate_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let pem = |name: &str| {

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use eg_abi::{
-    ADDR_SOURCE, ADDR_VIP, Addr, BACKEND_ON_LINK, Backend, BackendState, CONF_RETURN_PATH, Conf, Count, Drop as Reason,
-    Event, Flow, FlowKey, Forward, Guards, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
+    ADDR_SOURCE, ADDR_VIP, Addr, BACKEND_ON_LINK, Backend, BackendState, Budget, CONF_RETURN_PATH, Conf, Count,
+    Drop as Reason, Event, Flow, FlowKey, Forward, Guards, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
 };
 use eg_balance::ring::SLOTS;
 use eg_balance::{Ring, maglev};
@@ -328,6 +328,8 @@ impl Loaded {
             maps.pools.set(id, &Pool::default()).expect("clear a pool");
             maps.rings.delete(id).expect("delete a ring");
             maps.vip_stats.clear(id).expect("clear figures");
+            maps.budgets.set(id, &Budget::default()).expect("clear a budget");
+            maps.stateless.clear(id).expect("clear figures");
             maps.backend_stats.clear(id).expect("clear figures");
             maps.loads.clear(id);
         }

@@ -137,6 +137,7 @@ labels! {
         Amplification = 23 => "amplification",
         FragmentOverlap = 24 => "fragment_overlap",
         FragmentEarly = 25 => "fragment_early",
+        FlowBudget = 26 => "flow_budget",
     }
 }
 
@@ -180,7 +181,7 @@ mod tests {
             assert_eq!(Drop::from_code(drop.code()), Some(*drop));
         }
         assert_eq!(Drop::from_code(0), None);
-        assert_eq!(Drop::from_code(26), None);
+        assert_eq!(Drop::from_code(27), None);
         assert_eq!(Drop::NoBackend.label(), "no_backend");
     }
 }

@@ -23,8 +23,8 @@ pub use addr::{Addr, Be16};
 pub use labels::{Algorithm, BackendState, Drop, EventKind, FlowDir, FlowState, Forward, Miss, PrefixVerdict, Verdict};
 pub use plain::Plain;
 pub use types::{
-    Affinity, AffinityKey, Backend, Bucket, Conf, Count, Event, Flow, FlowKey, Frag, FragKey, FragRange, Guards, Held,
-    Latency, Listener, ListenerKey, Load, Meta, Pool, Prefix, Slot, Source, Stats, Vip, VipKey, Worker,
+    Affinity, AffinityKey, Backend, Bucket, Budget, Conf, Count, Event, Flow, FlowKey, Frag, FragKey, FragRange,
+    Guards, Held, Latency, Listener, ListenerKey, Load, Meta, Pool, Prefix, Slot, Source, Stats, Vip, VipKey, Worker,
 };
 
 /// `EG_ABI`: pins live under `v<ABI>/`, and maps of another one are never opened.

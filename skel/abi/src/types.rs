@@ -324,6 +324,15 @@ plain_struct! {
 }
 
 plain_struct! {
+    /// Element of `eg_budgets`. A step of 0 is no limit.
+    pub struct Budget {
+        pub step: u64,
+        pub window: u64,
+        pub full: u64,
+    }
+}
+
+plain_struct! {
     /// Record of `eg_events`.
     pub struct Event {
         pub key: FlowKey,

@@ -102,6 +102,8 @@ struct Listener<'p> {
     #[serde(skip_serializing_if = "Option::is_none")]
     guards: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    flow_budget: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<ListenerTls<'p>>,
 }
 
@@ -244,6 +246,7 @@ fn carried(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
             unused_ports: Some(first.unused_ports.word()),
             fragments: (first.proto == Proto::Udp).then_some(first.fragments.word()),
             guards: Some(guards::chosen(&first.guards, first.proto)),
+            flow_budget: Some(first.flow_budget),
             ..Listener::default()
         })
     })

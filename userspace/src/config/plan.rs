@@ -121,6 +121,8 @@ pub struct VipPlan {
     pub fragments: Fragments,
     /// Which of `[datapath.guards]` hold here.
     pub guards: GuardSet,
+    /// New flows a second that are remembered; 0: no limit.
+    pub flow_budget: u32,
 }
 
 /// How a VIP's fragments find their flow's backend.

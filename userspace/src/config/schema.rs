@@ -83,6 +83,7 @@ pub(crate) struct Listener {
     pub(crate) unused_ports: Option<At<UnusedPorts>>,
     pub(crate) fragments: Option<At<Fragments>>,
     pub(crate) guards: Option<At<Vec<At<Guard>>>>,
+    pub(crate) flow_budget: Option<At<u64>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,6 +270,7 @@ fn listener(mut table: Section<'_>) -> Listener {
         unused_ports: table.word("unused_ports", &UnusedPorts::WORDS),
         fragments: table.word("fragments", &Fragments::WORDS),
         guards: guards::chosen(&mut table),
+        flow_budget: table.number("flow_budget", guards::RATES),
     };
     table.finish();
     listener

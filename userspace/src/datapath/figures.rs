@@ -41,6 +41,8 @@ pub struct VipFigures {
     pub proto: Proto,
     pub pool: String,
     pub stats: Stats,
+    /// Packets forwarded over the budget of new flows.
+    pub stateless: u64,
 }
 
 /// A backend's share, draining ones included.
@@ -84,6 +86,7 @@ impl FiguresReader {
                     proto: if key.1 == eg_skel::abi::PROTO_UDP { Proto::Udp } else { Proto::Tcp },
                     pool: entry.pool.clone(),
                     stats: self.maps.vip_stats.sum(entry.id)?,
+                    stateless: self.maps.stateless.sum(entry.id)?,
                 });
             }
             for (key, entry) in &tables.backends {

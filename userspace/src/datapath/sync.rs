@@ -316,6 +316,7 @@ impl Tables {
         let (forward, flags, gue_port) = forward(plan.forward);
         let more = on_down | guards | stable(plan.fragments);
         if let Some(entry) = self.vips.get_mut(&key) {
+            guards::set_budget(&self.maps, entry.id, plan.flow_budget)?;
             let mut value = entry.value;
             let forwards = |vip: &Vip| (vip.forward, vip.flags & abi::VIP_SNAT, vip.gue_port);
             if forwards(&value) != (forward, flags, gue_port) {
@@ -345,6 +346,8 @@ impl Tables {
         let (addr, port, proto) = (map_key.addr, map_key.port, map_key.proto);
         let value = Vip { addr, port, proto, forward, epoch, pool, flags: flags | more, gue_port, pad: [0; 2] };
         self.maps.retire_vip_stats(id)?;
+        self.maps.stateless.clear(id)?;
+        guards::set_budget(&self.maps, id, plan.flow_budget)?;
         self.names.set(Kind::Vip, id, 0, &plan.listener)?;
         self.maps.vips.set(id, &value)?;
         let (listener, pool, unused_ports) = (plan.listener.clone(), plan.pool.clone(), plan.unused_ports);

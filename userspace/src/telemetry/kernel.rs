@@ -75,15 +75,16 @@ fn label(name: &'static str, value: &str) -> Vec<Label> {
     vec![(name, value.to_owned())]
 }
 
-type Figure = (&'static str, &'static str, fn(&Stats) -> u64);
+type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const VIP: [Figure; 6] = [
-    ("expressgateway_vip_packets", "Packets from clients.", |s| s.packets),
-    ("expressgateway_vip_bytes", "Layer 3 bytes from clients.", |s| s.bytes),
-    ("expressgateway_vip_reply_packets", "Packets to clients.", |s| s.reply_packets),
-    ("expressgateway_vip_reply_bytes", "Layer 3 bytes to clients.", |s| s.reply_bytes),
-    ("expressgateway_vip_flows", "Flows begun.", |s| s.flows),
-    ("expressgateway_vip_drops", "Packets to this VIP that were refused.", |s| s.drops),
+const VIP: [Figure<VipFigures>; 7] = [
+    ("expressgateway_vip_packets", "Packets from clients.", |v| v.stats.packets),
+    ("expressgateway_vip_bytes", "Layer 3 bytes from clients.", |v| v.stats.bytes),
+    ("expressgateway_vip_reply_packets", "Packets to clients.", |v| v.stats.reply_packets),
+    ("expressgateway_vip_reply_bytes", "Layer 3 bytes to clients.", |v| v.stats.reply_bytes),
+    ("expressgateway_vip_flows", "Flows begun.", |v| v.stats.flows),
+    ("expressgateway_vip_drops", "Packets to this VIP that were refused.", |v| v.stats.drops),
+    ("expressgateway_vip_stateless", "Packets from clients over flow_budget, by the ring alone.", |v| v.stateless),
 ];
 
 fn vips(to: &mut Writer<'_>, vips: &[VipFigures]) -> fmt::Result {
@@ -98,14 +99,14 @@ fn vips(to: &mut Writer<'_>, vips: &[VipFigures]) -> fmt::Result {
                 ("address", vip.address.to_string()),
                 ("protocol", protocol.to_owned()),
             ];
-            (labels, figure(&vip.stats))
+            (labels, figure(vip))
         });
         to.counters(name, help, values.collect())?;
     }
     Ok(())
 }
 
-const BACKEND: [Figure; 5] = [
+const BACKEND: [Figure<Stats>; 5] = [
     ("expressgateway_backend_packets", "Packets to this backend.", |s| s.packets),
     ("expressgateway_backend_bytes", "Layer 3 bytes to this backend.", |s| s.bytes),
     ("expressgateway_backend_reply_packets", "Packets from this backend.", |s| s.reply_packets),

@@ -778,11 +778,13 @@ address="192.0.2.1:80"
 protocol="tcp"
 pool="p"
 guards=["prefixes","udp_pps","source_flow"]
+flow_budget=10000001
 [[listeners]]
 name="b"
 address="192.0.2.1:81"
 protocol="http"
 guards=[]
+flow_budget=0
 [[routes]]
 listener="b"
 pool="p"
@@ -805,7 +807,9 @@ f.toml:14:9: datapath.guards.sources: expected a whole number from 1024 to 16777
 f.toml:15:1: datapath.guards.udp_pp: unknown key (did you mean "udp_pps"?)
 f.toml:21:20: listeners[0].guards[1]: "udp_pps" is for udp listeners, this one is tcp
 f.toml:21:30: listeners[0].guards[2]: "source_flow" is not one of "prefixes", "source_pps", "source_flows", "udp_pps", "udp_amplification" (did you mean "source_flows"?)
-f.toml:26:8: listeners[1].guards: is for tcp and udp listeners; http goes by [[routes]]
+f.toml:22:13: listeners[0].flow_budget: expected a whole number from 0 to 10000000
+f.toml:27:8: listeners[1].guards: is for tcp and udp listeners; http goes by [[routes]]
+f.toml:28:13: listeners[1].flow_budget: is for tcp and udp listeners; http goes by [[routes]]
 "#,
     ),
     (

@@ -63,6 +63,7 @@ pub(crate) fn vips(pin_root: &Path) -> Result<Table, String> {
         "reply packets",
         "reply bytes",
         "drops",
+        "stateless",
     ]);
     let mut ids: Vec<_> = pins.maps.vip_ids.entries().map_err(failed)?.into_iter().filter(|(_, id)| *id != 0).collect();
     ids.sort_by_key(|(_, id)| *id);
@@ -81,6 +82,7 @@ pub(crate) fn vips(pin_root: &Path) -> Result<Table, String> {
             json!(stats.reply_packets),
             json!(stats.reply_bytes),
             json!(stats.drops),
+            json!(pins.maps.stateless.sum(id).map_err(failed)?),
         ]);
     }
     Ok(table)

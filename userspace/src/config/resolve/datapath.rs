@@ -66,6 +66,7 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
                 unused_ports: unused.get(&address.value.ip()).copied().unwrap_or_default(),
                 fragments,
                 guards: chosen.clone(),
+                flow_budget: guards::flow_budget(listener, forward(listener), pools::kernel(pool).algorithm),
             });
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{File, Host, number, of_kind};
 use crate::config::error::{At, Problems};
 use crate::config::net::{Net, read_file};
-use crate::config::plan::{Guard, GuardSet, GuardsPlan, Limit, PrefixList, VipPlan};
+use crate::config::plan::{Algorithm, ForwardPlan, Guard, GuardSet, GuardsPlan, Limit, PrefixList, VipPlan};
 use crate::config::schema::{Guards, Listener, Protocol};
 
 /// Both lists together. Worst cost: 256 MiB of kernel memory, twice while lists are swapped (two nodes of 64 bytes each
@@ -19,6 +19,10 @@ const PREFIX_V4: u64 = 32;
 const PREFIX_V6: u64 = 64;
 /// Some 8 MiB. It has to hold the sources of the last seconds: a bucket of a second's burst is full again after one.
 const SOURCES: u64 = 1 << 16;
+
+/// Half of `eg_opening`, which a direct flow has one entry of: under a flood of one VIP alone a handshake that takes up to
+/// two seconds is remembered throughout. Over it nothing is refused. A core opens ten times as many.
+const FLOW_BUDGET: u64 = 1 << 16;
 
 pub(super) fn guards(file: &File, vips: &[VipPlan], host: &Host<'_>, problems: &Problems) -> GuardsPlan {
     let keys = &file.datapath.guards;
@@ -113,4 +117,12 @@ pub(super) fn chosen(listener: &Listener, protocol: Protocol, problems: &Problem
         problems.error(&guard.place, message);
     }
     chosen.value.iter().map(|guard| guard.value).collect()
+}
+
+/// New flows a second. On by default only where those over it go on by the ring: elsewhere they are dropped, and only the
+/// operator knows what is too many.
+pub(super) fn flow_budget(listener: &Listener, forward: ForwardPlan, algorithm: Algorithm) -> u32 {
+    let hashed = matches!(algorithm, Algorithm::Maglev | Algorithm::RingHash | Algorithm::SessionAffinity);
+    let default = if forward.is_direct() && hashed { FLOW_BUDGET } else { 0 };
+    number(&listener.flow_budget, default) as u32
 }

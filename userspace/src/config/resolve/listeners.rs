@@ -95,6 +95,7 @@ fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
     listener.unused_ports.iter().for_each(|at| kernel(&at.place));
     listener.fragments.iter().for_each(|at| kernel(&at.place));
     listener.guards.iter().for_each(|at| kernel(&at.place));
+    listener.flow_budget.iter().for_each(|at| kernel(&at.place));
     if protocol == Protocol::Http {
         listener
             .http3

@@ -30,7 +30,7 @@ pub(crate) struct Guards {
 }
 
 /// 0 is no limit. Ten million is what a whole machine forwards: a higher limit would never act.
-const RATES: RangeInclusive<u64> = 0..=10_000_000;
+pub(super) const RATES: RangeInclusive<u64> = 0..=10_000_000;
 const BURSTS: RangeInclusive<u64> = 1..=10_000_000;
 /// 0 is no limit. The worst amplifiers known answer with some thousand times what they were asked.
 const FACTORS: RangeInclusive<u64> = 0..=1000;

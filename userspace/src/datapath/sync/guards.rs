@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use eg_skel::abi::{self, Addr, Bucket, Prefix, PrefixVerdict};
-use eg_skel::features;
 use eg_skel::maps::Trie;
+use eg_skel::{Maps, features};
 
 use super::super::error::DatapathError;
 use super::super::keeper::lock;
@@ -90,6 +90,18 @@ pub(super) fn flags(vip: &VipPlan, plan: &GuardsPlan) -> u32 {
     };
     let fits = |guard: &&Guard| vip.proto == Proto::Udp || !guard.is_udp();
     vip.guards.iter().filter(fits).map(flag).fold(0, |flags, flag| flags | flag)
+}
+
+/// The budget of a VIP's new flows. One that is the same already keeps what is left in its bucket.
+pub(super) fn set_budget(maps: &Maps, vip: u32, per_second: u32) -> Result<(), DatapathError> {
+    let hz = features::jiffies_hz().map_err(DatapathError::system("ask for the kernel's tick"))?;
+    let limit = Limit { per_second, burst: per_second };
+    let Bucket { step, window } = if limit.is_off() { Bucket::default() } else { bucket(limit, hz) };
+    let now = maps.budgets.get(vip)?;
+    if (now.step, now.window) != (step, window) {
+        maps.budgets.set(vip, &abi::Budget { step, window, full: 0 })?;
+    }
+    Ok(())
 }
 
 fn conf(plan: &GuardsPlan) -> Result<abi::Guards, DatapathError> {
