@@ -98,12 +98,12 @@ static __always_inline int claim_insert(struct claim *c)
 	return -1;
 }
 
-/* With `only`, that port or none; else `wish` first, if there is one. Each flow
+/* With c->only, that port or none; else `wish` first, if there is one. Each flow
  * strides by a step of its own, so that used ports do not heap up where many
  * searches pass; no step meets a port twice. The loop looks, and one claim
  * follows: should another CPU have been faster, the packet is dropped and the
  * client's next one begins at another port. */
-static __noinline int claim_port(struct claim *c, __be16 wish, int only)
+static __noinline int claim_port(struct claim *c, __be16 wish)
 {
 	__u32 ports = eg_snat_port_max - eg_snat_port_min + 1;
 	__u32 steps = ports < PORT_TRIES ? 1 : ports / PORT_TRIES;
@@ -115,7 +115,7 @@ static __noinline int claim_port(struct claim *c, __be16 wish, int only)
 		c->key.dport = wish ? wish : bpf_htons(eg_snat_port_min + port);
 		if (claim_is_free_in(&eg_flows, c) && claim_is_free_in(&eg_opening, c))
 			return eg_dry_run ? 0 : claim_insert(c);
-		if (only)
+		if (c->only)
 			break;
 		if (wish) {
 			wish = 0;

@@ -88,6 +88,10 @@ struct claim {
 	__u64 hash;
 	__u32 now;
 	__u32 stateless; /* to be forwarded, and not remembered */
+	/* Its port, or none. Here and not an argument of claim_port: verifiers
+	 * up to 6.1 at least take a constant that is spilled around calls for the
+	 * only one, and cut out what only another leads to (the search). */
+	__u32 only;
 };
 
 /* Both halves as they will lie in eg_flows. */

@@ -71,7 +71,8 @@ static __always_inline int open_claim(struct claim *c, const struct pkt *p,
 	c->flow.ifindex = p->ifindex;
 	__builtin_memcpy(c->flow.dmac, p->smac, 6);
 	__builtin_memcpy(c->flow.smac, p->dmac, 6);
-	return claim_port(c, snat ? wish : p->key.sport, !snat) ? EG_DROP_NO_PORT : 0;
+	c->only = !snat;
+	return claim_port(c, snat ? wish : p->key.sport) ? EG_DROP_NO_PORT : 0;
 }
 
 /* What the pool hashes: the packet's key, or only what each fragment has. */

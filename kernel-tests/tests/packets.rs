@@ -385,10 +385,12 @@ fn a_new_epoch_ends_a_vips_flows_at_once() {
     assert_eq!(gateway.misses(Miss::Epoch), 5);
     forwarded(&gateway, &Frame::new(V4.client, V4.vip, L4::Udp));
     let mut again = Connection::open(&gateway, &V4);
-    assert_eq!(gateway.misses(Miss::Epoch), 9, "UDP, and a handshake over the entries of the old flow");
+    // Where the search for a port begins depends on the clock: only at the old one does the answer meet an old entry.
+    let missed = 8 + u64::from(again.seen.source == tcp.seen.source);
+    assert_eq!(gateway.misses(Miss::Epoch), missed, "UDP, and a handshake over the entries of the old flow");
     again.send(ACK, b"data");
     again.reply(ACK, b"data");
-    assert_eq!(gateway.misses(Miss::Epoch), 9, "the new flows count");
+    assert_eq!(gateway.misses(Miss::Epoch), missed, "the new flows count");
 }
 
 #[test]
