@@ -3,8 +3,8 @@
 //!
 //! [`Model::receive`] takes a frame and gives the verdict, the reason, the bytes that leave and what is remembered then.
 //! It is written from docs/packet-path.md, docs/guards.md and the ABI, for one CPU at a time and for tables that never
-//! evict; the program must agree with it in every bit ([`run`]). Outside of it are fragments and ICMP errors, limits by
-//! source and prefix lists, local sockets, and algorithms that count.
+//! evict; the program must agree with it in every bit ([`run`]). Outside of it are fragments, limits by source and prefix
+//! lists, local sockets, and algorithms that count.
 
 mod answer;
 pub mod case;
@@ -13,6 +13,7 @@ mod config;
 mod counts;
 mod decide;
 mod flow;
+mod icmp;
 mod known;
 mod mutate;
 mod open;
@@ -65,7 +66,7 @@ pub struct Told {
 
 /// Where a decision stands.
 #[derive(Clone, Debug)]
-enum Step1 {
+enum Becomes {
     Forward(Way),
     Pass,
     Refuse(Reason),
@@ -75,6 +76,8 @@ enum Step1 {
     Miss,
     TooBig,
     Reset,
+    /// These bytes leave by that interface.
+    Rewritten(u32, Vec<u8>),
 }
 
 impl Model {
@@ -87,11 +90,12 @@ impl Model {
         self.touched.clear();
         let (kind, mut p) = parse::parse(frame);
         let step = match kind {
-            Parsed::NotOurs => Step1::Pass,
-            Parsed::Malformed if self.config.carries_vips(&p.key.daddr) => Step1::Refuse(Reason::Malformed),
-            Parsed::Malformed => Step1::Pass,
-            Parsed::Fragment if self.config.is_foreign(&p.key.daddr) => Step1::Pass,
-            Parsed::Fragment | Parsed::Icmp => return None,
+            Parsed::NotOurs => Becomes::Pass,
+            Parsed::Malformed if self.config.carries_vips(&p.key.daddr) => Becomes::Refuse(Reason::Malformed),
+            Parsed::Malformed => Becomes::Pass,
+            Parsed::Fragment if self.config.is_foreign(&p.key.daddr) => Becomes::Pass,
+            Parsed::Fragment => return None,
+            Parsed::Icmp => self.icmp(frame, &mut p),
             Parsed::Whole => {
                 self.touched.push(p.key);
                 self.decide(&mut p, now)
@@ -100,21 +104,22 @@ impl Model {
         Some(self.carry_out(frame, p, step))
     }
 
-    fn carry_out(&mut self, frame: &[u8], mut p: Packet, step: Step1) -> Told {
+    fn carry_out(&mut self, frame: &[u8], mut p: Packet, step: Becomes) -> Told {
         let (verdict, bytes, reason) = match step {
-            Step1::Forward(way) => (self.config.send(way.ifindex), write::forward(frame, &p, &way), None),
-            Step1::TooBig => {
+            Becomes::Forward(way) => (self.config.send(way.ifindex), write::forward(frame, &p, &way), None),
+            Becomes::Rewritten(ifindex, bytes) => (self.config.send(ifindex), bytes, None),
+            Becomes::TooBig => {
                 let mtu = self.mtu_to_tell(&mut p);
                 let answer = mtu.map(|mtu| answer::too_big(frame, &p, mtu));
                 (answered(&answer), answer.unwrap_or_else(|| frame.to_vec()), Some(Reason::TooBig))
             }
-            Step1::Reset => {
+            Becomes::Reset => {
                 (p.vip, p.backend) = (self.config.vip_id(&p.key).unwrap_or(0), 0);
                 let reason = if p.vip == 0 { Reason::UnusedPort } else { Reason::BackendDown };
                 (Verdict::Tx, answer::reset(frame, &p), Some(reason))
             }
-            Step1::Refuse(reason) => (Verdict::Drop, frame.to_vec(), Some(reason)),
-            Step1::Pass | Step1::Open | Step1::Miss => (Verdict::Pass, frame.to_vec(), None),
+            Becomes::Refuse(reason) => (Verdict::Drop, frame.to_vec(), Some(reason)),
+            Becomes::Pass | Becomes::Open | Becomes::Miss => (Verdict::Pass, frame.to_vec(), None),
         };
         match reason {
             Some(reason) => self.counts.refused(&p, reason),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! What we say ourselves to a packet that we refuse: "too big", and resets.
 
-use eg_abi::{Forward};
+use eg_abi::Forward;
 
 use super::Model;
 use super::parse::{Packet, TCP};
@@ -58,11 +58,8 @@ pub(super) fn reset(frame: &[u8], p: &Packet) -> Vec<u8> {
     tcp.extend([0x50, flags, 0, 0, 0, 0, 0, 0]);
     let sum = checksum([&pseudo(p, TCP, 20)[..], &tcp]);
     tcp[16..18].copy_from_slice(&sum);
-    let ip = if p.v6 {
-        ip6(0, 0, 20, TCP, &p.key.daddr, &p.key.saddr)
-    } else {
-        ip4(0, 40, TCP, &p.key.daddr, &p.key.saddr)
-    };
+    let ip =
+        if p.v6 { ip6(0, 0, 20, TCP, &p.key.daddr, &p.key.saddr) } else { ip4(0, 40, TCP, &p.key.daddr, &p.key.saddr) };
     [back(frame, p), ip, tcp].concat()
 }
 

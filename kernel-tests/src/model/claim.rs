@@ -35,13 +35,7 @@ impl Model {
         };
         let reverse = toward(
             p,
-            Flow {
-                addr: p.key.saddr,
-                port: p.key.sport,
-                dir: FlowDir::Reverse.code() as u8,
-                next: 0,
-                ..*flow
-            },
+            Flow { addr: p.key.saddr, port: p.key.sport, dir: FlowDir::Reverse.code() as u8, next: 0, ..*flow },
         );
         let key = |port| FlowKey {
             saddr: backend.addr,

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The order of questions: docs/packet-path.md, steps 2 to 6.
 
-use eg_abi::{
-    BACKEND_ON_LINK, Backend, Drop as Reason, Flow, FlowDir, Forward, Miss, Vip,
-};
+use eg_abi::{BACKEND_ON_LINK, Backend, Drop as Reason, Flow, FlowDir, Forward, Miss, Vip};
 
 use super::parse::Packet;
 use super::write::{self, Way};
-use super::{Model, Step1};
+use super::{Becomes, Model};
 use crate::packet::frame::{ACK, FIN, RST, SYN};
 
 /// So far from what is expected a sequence number is still believed.
@@ -42,27 +40,27 @@ pub(super) fn bad_flags(p: &Packet) -> bool {
 }
 
 impl Model {
-    pub(super) fn decide(&mut self, p: &mut Packet, now: u32) -> Step1 {
+    pub(super) fn decide(&mut self, p: &mut Packet, now: u32) -> Becomes {
         if let Some(flow) = self.state.flows.get(&p.key).copied() {
             match self.known(p, flow, now) {
-                Step1::Miss => {}
-                Step1::Open => return self.open(p, now),
+                Becomes::Miss => {}
+                Becomes::Open => return self.open(p, now),
                 step => return step,
             }
             (p.vip, p.backend) = (0, 0);
         }
         if self.config.is_foreign(&p.key.daddr) {
-            return Step1::Pass;
+            return Becomes::Pass;
         }
         self.open(p, now)
     }
 
     /// A half-open flow's packet, or one that no flow is known for.
-    fn open(&mut self, p: &mut Packet, now: u32) -> Step1 {
+    fn open(&mut self, p: &mut Packet, now: u32) -> Becomes {
         (p.vip, p.backend) = (0, 0);
         if let Some(flow) = self.state.opening.get(&p.key).copied() {
             match self.half_open(p, flow, now) {
-                Step1::Miss => (p.vip, p.backend) = (0, 0),
+                Becomes::Miss => (p.vip, p.backend) = (0, 0),
                 step => return step,
             }
         }
@@ -70,31 +68,31 @@ impl Model {
     }
 
     /// A flow that does not count: the client may begin anew, a backend's reply goes nowhere.
-    pub(super) fn miss(&mut self, p: &mut Packet, flow: &Flow, vip: u32, miss: Miss) -> Step1 {
+    pub(super) fn miss(&mut self, p: &mut Packet, flow: &Flow, vip: u32, miss: Miss) -> Becomes {
         self.counts.missed(miss);
         if is_forward(flow) {
-            return Step1::Miss;
+            return Becomes::Miss;
         }
         p.vip = vip;
-        Step1::Refuse(Reason::StaleReply)
+        Becomes::Refuse(Reason::StaleReply)
     }
 
     /// Everything about the flow holds: may its packet go?
-    pub(super) fn way(&self, p: &Packet, flow: &Flow, vip: &Vip, backend: &Backend) -> Step1 {
+    pub(super) fn way(&self, p: &Packet, flow: &Flow, vip: &Vip, backend: &Backend) -> Becomes {
         let way = if is_forward(flow) { out(flow, vip, backend) } else { back(flow, vip) };
         if p.ttl < 2 {
-            Step1::Refuse(Reason::Ttl)
+            Becomes::Refuse(Reason::Ttl)
         } else if way.ifindex == 0 {
-            Step1::Refuse(Reason::NoNextHop)
+            Becomes::Refuse(Reason::NoNextHop)
         } else if way.mtu != 0 && p.len + write::room(way.mode, way.outer6) > usize::from(way.mtu) {
-            Step1::TooBig
+            Becomes::TooBig
         } else {
-            Step1::Forward(way)
+            Becomes::Forward(way)
         }
     }
 }
 
-fn out(flow: &Flow, vip: &Vip, backend: &Backend) -> Way {
+pub(super) fn out(flow: &Flow, vip: &Vip, backend: &Backend) -> Way {
     let mode = Forward::from_code(vip.forward.into()).expect("a way to forward");
     let reachable = mode != Forward::L2 || backend.flags & BACKEND_ON_LINK != 0;
     Way {
@@ -109,7 +107,7 @@ fn out(flow: &Flow, vip: &Vip, backend: &Backend) -> Way {
     }
 }
 
-fn back(flow: &Flow, vip: &Vip) -> Way {
+pub(super) fn back(flow: &Flow, vip: &Vip) -> Way {
     Way {
         source: (vip.addr, vip.port),
         destination: (flow.addr, flow.port),

@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! A packet of an established flow: does it still count, and what does the packet change about it?
 
-use eg_abi::{
-    BackendState, Drop as Reason, Flow, FlowState, Miss, VIP_REPICK, VIP_RESET, Vip,
-};
+use eg_abi::{BackendState, Drop as Reason, Flow, FlowState, Miss, VIP_REPICK, VIP_RESET, Vip};
 
 use super::decide::{bad_flags, follows, is_forward, is_nat, near, opens};
 use super::parse::Packet;
-use super::{Model, Step1};
+use super::{Becomes, Model};
 use crate::packet::frame::{ACK, FIN, RST, SYN};
 
 const OPEN: u8 = FlowState::Open.code() as u8;
 const CLOSING: u8 = FlowState::Closing.code() as u8;
 
 impl Model {
-    pub(super) fn known(&mut self, p: &mut Packet, flow: Flow, now: u32) -> Step1 {
+    pub(super) fn known(&mut self, p: &mut Packet, flow: Flow, now: u32) -> Becomes {
         let forward = is_forward(&flow);
         let (vip, backend) = (self.config.vip(flow.vip), self.config.backend(flow.backend));
         let state = BackendState::from_code(backend.state.into());
@@ -38,14 +36,14 @@ impl Model {
             return self.dead(p, &flow, flow.vip, Miss::Reopened);
         }
         if (if forward { flow.state == CLOSING } else { p.has(SYN) }) && self.began_anew(p, forward) {
-            return Step1::Open;
+            return Becomes::Open;
         }
         (p.vip, p.backend) = (flow.vip, flow.backend);
         if forward && bad_flags(p) {
-            return Step1::Refuse(Reason::BadFlags);
+            return Becomes::Refuse(Reason::BadFlags);
         }
         let step = self.way(p, &flow, &vip, &backend);
-        if let Step1::Forward(_) = step {
+        if let Becomes::Forward(_) = step {
             self.follow(p, flow, &vip);
             self.counts.forwarded(p, !forward);
         }
@@ -57,17 +55,17 @@ impl Model {
         self.state.opening.get(&p.key).is_some_and(|newer| !forward || follows(p.seq, newer.next))
     }
 
-    fn dead(&mut self, p: &mut Packet, flow: &Flow, vip: u32, miss: Miss) -> Step1 {
+    fn dead(&mut self, p: &mut Packet, flow: &Flow, vip: u32, miss: Miss) -> Becomes {
         match self.miss(p, flow, vip, miss) {
-            Step1::Refuse(_) if self.began_anew(p, is_forward(flow)) => Step1::Open,
+            Becomes::Refuse(_) if self.began_anew(p, is_forward(flow)) => Becomes::Open,
             step => step,
         }
     }
 
     /// Its backend is gone, or down and not to be waited for.
-    fn gone(&mut self, p: &mut Packet, flow: &Flow, vip: &Vip, miss: Miss) -> Step1 {
+    fn gone(&mut self, p: &mut Packet, flow: &Flow, vip: &Vip, miss: Miss) -> Becomes {
         match self.dead(p, flow, flow.vip, miss) {
-            Step1::Miss if vip.flags & VIP_RESET != 0 && p.is_tcp() && !p.has(SYN) && !p.has(RST) => Step1::Reset,
+            Becomes::Miss if vip.flags & VIP_RESET != 0 && p.is_tcp() && !p.has(SYN) && !p.has(RST) => Becomes::Reset,
             step => step,
         }
     }

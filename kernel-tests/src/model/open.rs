@@ -11,15 +11,15 @@ use super::decide::{bad_flags, is_nat, opens};
 use super::opening::next;
 use super::parse::Packet;
 use super::write::is_v6;
-use super::{Model, Step1};
+use super::{Becomes, Model};
 use crate::packet::frame::RST;
 
 const CLOSING: u8 = FlowState::Closing.code() as u8;
 
 impl Model {
-    pub(super) fn begin(&mut self, p: &mut Packet, now: u32) -> Step1 {
+    pub(super) fn begin(&mut self, p: &mut Packet, now: u32) -> Becomes {
         if !self.config.carries_vips(&p.key.daddr) {
-            return Step1::Pass;
+            return Becomes::Pass;
         }
         let Some(id) = self.config.vip_id(&p.key) else {
             return self.unused(p);
@@ -27,33 +27,33 @@ impl Model {
         p.vip = id;
         let vip = self.config.vip(id);
         if let Some(reason) = self.guard(p, &vip) {
-            return Step1::Refuse(reason);
+            return Becomes::Refuse(reason);
         }
         if p.is_tcp() && !opens(p) && (is_nat(&vip) || !self.is_hashed(vip.pool)) {
-            return Step1::Refuse(Reason::NoFlow);
+            return Becomes::Refuse(Reason::NoFlow);
         }
         if p.ttl < 2 {
-            return Step1::Refuse(Reason::Ttl);
+            return Becomes::Refuse(Reason::Ttl);
         }
         let flow = match self.place(p, &vip, now) {
             Ok(flow) => flow,
-            Err(reason) => return Step1::Refuse(reason),
+            Err(reason) => return Becomes::Refuse(reason),
         };
         let step = self.way(p, &flow, &vip, &self.config.backend(flow.backend));
-        if let Step1::Forward(_) = step {
+        if let Becomes::Forward(_) = step {
             self.counts.forwarded(p, false);
         }
         step
     }
 
-    fn unused(&self, p: &Packet) -> Step1 {
+    fn unused(&self, p: &Packet) -> Becomes {
         let uses = self.config.uses(&p.key.daddr);
         if uses & ADDR_PASS != 0 {
-            Step1::Pass
+            Becomes::Pass
         } else if uses & ADDR_RESET != 0 && p.is_tcp() && !p.has(RST) {
-            Step1::Reset
+            Becomes::Reset
         } else {
-            Step1::Refuse(Reason::UnusedPort)
+            Becomes::Refuse(Reason::UnusedPort)
         }
     }
 
@@ -161,7 +161,5 @@ fn forged4(key: &FlowKey) -> bool {
 
 fn forged6(key: &FlowKey) -> bool {
     let link_local = |addr: &Addr| addr.b[0] == 0xfe && addr.b[1] >> 6 == 2;
-    key.saddr.b[..12] == [0; 12]
-        || key.saddr.b[0] == 0xff
-        || (link_local(&key.saddr) && !link_local(&key.daddr))
+    key.saddr.b[..12] == [0; 12] || key.saddr.b[0] == 0xff || (link_local(&key.saddr) && !link_local(&key.daddr))
 }

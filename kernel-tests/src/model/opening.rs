@@ -6,11 +6,11 @@ use eg_abi::{BackendState, Drop as Reason, Flow, FlowState, Miss, Vip};
 use super::decide::{bad_flags, follows, is_forward, is_nat, near, opens};
 use super::known::{answers, same, toward, twin};
 use super::parse::Packet;
-use super::{Model, Step1};
+use super::{Becomes, Model};
 use crate::packet::frame::{RST, SYN};
 
 impl Model {
-    pub(super) fn half_open(&mut self, p: &mut Packet, flow: Flow, now: u32) -> Step1 {
+    pub(super) fn half_open(&mut self, p: &mut Packet, flow: Flow, now: u32) -> Becomes {
         let (vip, backend) = (self.config.vip(flow.vip), self.config.backend(flow.backend));
         if vip.epoch != flow.epoch {
             return self.miss(p, &flow, 0, Miss::Epoch);
@@ -24,14 +24,14 @@ impl Model {
         }
         (p.vip, p.backend) = (flow.vip, flow.backend);
         if is_forward(&flow) && bad_flags(p) {
-            return Step1::Refuse(Reason::BadFlags);
+            return Becomes::Refuse(Reason::BadFlags);
         }
         let step = self.way(p, &flow, &vip, &backend);
-        let Step1::Forward(_) = step else {
+        let Becomes::Forward(_) = step else {
             return step;
         };
         if !self.advance(p, flow, &vip, now) {
-            return Step1::Refuse(Reason::Handshake);
+            return Becomes::Refuse(Reason::Handshake);
         }
         self.counts.forwarded(p, !is_forward(&flow));
         step

@@ -105,14 +105,7 @@ impl Bench {
         Ok(ran)
     }
 
-    fn frame(
-        &self,
-        model: &mut Model,
-        frame: &[u8],
-        now: u32,
-        before: &Counts,
-        ran: &mut Ran,
-    ) -> Result<(), String> {
+    fn frame(&self, model: &mut Model, frame: &[u8], now: u32, before: &Counts, ran: &mut Ran) -> Result<(), String> {
         let Some(told) = model.receive(frame, now) else {
             ran.skipped += 1;
             return Ok(());

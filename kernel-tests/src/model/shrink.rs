@@ -78,7 +78,8 @@ mod tests {
         // Fails by the second byte of frame 42 after frame 17, and no wait below 5.
         let fails = |case: &Case| {
             let at = |n: u8| {
-                let is = |s: &Step| matches!(s, Step::Frame { bytes, .. } if bytes[0] == n && (n != 42 || bytes[1] == 7));
+                let is =
+                    |s: &Step| matches!(s, Step::Frame { bytes, .. } if bytes[0] == n && (n != 42 || bytes[1] == 7));
                 case.steps.iter().position(is)
             };
             let waits = case.steps.iter().any(|s| matches!(s, Step::Wait(5..)));

@@ -14,12 +14,13 @@ use super::parse::TCP;
 use super::{Model, run};
 use crate::packet::frame::{ACK, BACKEND_ISN, CLIENT_ISN, CLIENT_MAC, FIN, GATEWAY_MAC, RST, SYN, TAG_AD, TAG_Q};
 use crate::packet::gateway::backend_mac;
+use crate::packet::icmp::Icmp;
 use crate::packet::random::Random;
-use crate::packet::service::{BOTH, at};
+use crate::packet::service::{BOTH, V6, at};
 use crate::packet::{Frame, L4};
 
 /// Flows that are talked about at a time.
-const LIVE: usize = 16;
+const LIVE: usize = 24;
 /// Another router of the clients'.
 const ROUTER_MAC: MacAddr = MacAddr(0x02, 0, 0, 0, 0, 0xd);
 
@@ -80,12 +81,18 @@ impl Traffic {
 
     fn wait(&mut self) -> Step {
         let hz = self.hz;
-        Step::Wait(self.any(&[1, hz - 1, hz, hz, 2 * hz, 4 * hz, 5 * hz, 39 * hz, 40 * hz, 70 * hz, 300 * hz]))
+        let waits = if self.random.below(10) == 0 {
+            [5 * hz, 20 * hz, 39 * hz, 40 * hz, 70 * hz, 300 * hz]
+        } else {
+            [1, hz / 4, hz - 1, hz, 2 * hz, 4 * hz]
+        };
+        Step::Wait(self.any(&waits))
     }
 
     fn change(&mut self) -> Step {
         let (backend, vip) = (self.any(&BACKENDS), self.any(&VIPS));
-        let states = [BackendState::Up, BackendState::Up, BackendState::Draining, BackendState::Down, BackendState::None];
+        let states =
+            [BackendState::Up, BackendState::Up, BackendState::Draining, BackendState::Down, BackendState::None];
         match self.random.below(12) {
             0..5 => Step::State(backend, self.any(&states)),
             5 => Step::Replace(backend),
@@ -102,21 +109,53 @@ impl Traffic {
 
     fn frame(&mut self) -> Step {
         let mut frame = match self.random.below(100) {
+            0..4 if !self.keys.is_empty() => return self.complaint(),
             0..25 => self.client(),
             25..90 if !self.keys.is_empty() => self.known(),
             _ => self.stranger(),
         };
         self.shape(&mut frame);
-        let base = frame.build();
+        self.damaged(frame.build())
+    }
+
+    /// A third of them.
+    fn damaged(&mut self, base: Vec<u8>) -> Step {
         let bytes = if self.random.below(3) == 0 { mutate(&mut self.random, &base) } else { base.clone() };
         Step::Frame { bytes, base }
+    }
+
+    /// An ICMP error about what a flow's other end sent.
+    fn complaint(&mut self) -> Step {
+        let key = self.keys[self.random.below(self.keys.len())];
+        let l4 = if key.proto == TCP { L4::Tcp(ACK) } else { L4::Udp };
+        let (from, to) = (end(key.daddr, key.dport), end(key.saddr, key.sport));
+        let quote = Frame::between(from, to, l4).build().split_off(14);
+        let v4 = from.is_ipv4();
+        let router = if v4 { "192.0.2.1" } else { "2001:db8:e::1" }.parse().expect("an address");
+        let source = if self.random.below(2) == 0 { to.ip() } else { router };
+        let kinds =
+            if v4 { [(3, 4), (3, 1), (11, 0), (12, 0), (8, 0)] } else { [(2, 0), (1, 4), (3, 0), (4, 1), (128, 0)] };
+        let (kind, code) = self.any(&kinds);
+        let word = self.any(&[0, 1400, 1280, 0xffff_ffff]);
+        let mut icmp = Icmp::new(source, from.ip(), kind, code, word, &quote);
+        match self.random.below(8) {
+            0 => icmp.tags = vec![TAG_Q],
+            1 => icmp.quote.truncate(self.random.below(quote.len() + 1)),
+            2 => icmp.ttl = self.any(&[0, 1, 2]),
+            // About an IPv4 packet, by IPv6, in the form that means IPv4 inside.
+            3 if v4 => {
+                icmp = Icmp::new(at("[2001:db8:e::1]:0").ip(), at(V6.vip).ip(), 1, 4, 0, &by_ip6(&key, &quote[20..]));
+            }
+            _ => {}
+        }
+        self.damaged(icmp.build())
     }
 
     /// A client that begins, or claims to go on.
     fn client(&mut self) -> Frame {
         let family = self.any(&BOTH);
         let mut client = at(family.client);
-        client.set_port(40000 + self.random.below(8) as u16);
+        client.set_port(40000 + self.random.below(24) as u16);
         let l4 = match self.random.below(10) {
             0..6 => L4::Tcp(SYN),
             6 => L4::Tcp(self.flags()),
@@ -154,7 +193,8 @@ impl Traffic {
     fn known(&mut self) -> Frame {
         let key = self.keys[self.random.below(self.keys.len())];
         let state = &self.model.state;
-        let tables = if self.random.below(4) == 0 { [&state.flows, &state.opening] } else { [&state.opening, &state.flows] };
+        let tables =
+            if self.random.below(4) == 0 { [&state.flows, &state.opening] } else { [&state.opening, &state.flows] };
         let Some(flow) = tables.into_iter().find_map(|table| table.get(&key)).copied() else {
             return self.client();
         };
@@ -193,7 +233,8 @@ impl Traffic {
 
     /// Numbers at the edges of windows.
     fn near(&mut self, number: u32) -> u32 {
-        let edges = [0, 0, 0, 0, 0, 0, 0, 1, u32::MAX, 65535, 65536, 65537, 65536u32.wrapping_neg(), 65537u32.wrapping_neg()];
+        let edges =
+            [0, 0, 0, 0, 0, 0, 0, 1, u32::MAX, 65535, 65536, 65537, 65536u32.wrapping_neg(), 65537u32.wrapping_neg()];
         number.wrapping_add(match self.random.below(20) {
             0 => self.random.draw() as u32,
             _ => self.any(&edges),
@@ -209,7 +250,11 @@ impl Traffic {
         };
         let fill = self.random.draw() as u8;
         frame.payload = vec![fill; size];
-        frame.ttl = self.any(&[64, 64, 64, 64, 64, 255, 2, 2, 1, 0]);
+        frame.ttl = match self.random.below(20) {
+            0 => self.any(&[0, 1]),
+            1 => self.any(&[2, 255]),
+            _ => 64,
+        };
         frame.tos = self.any(&[0, 40, 0xff, 3]);
         match self.random.below(16) {
             0 => frame.tags = vec![TAG_Q],
@@ -241,6 +286,15 @@ impl Traffic {
             frame.extra.extend(header);
         }
     }
+}
+
+/// A quoted IPv6 packet with the ends of an IPv4 flow, mapped.
+fn by_ip6(key: &FlowKey, l4: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x60, 0, 0, 0, 0, l4.len() as u8, key.proto, 64];
+    bytes.extend(key.daddr.b);
+    bytes.extend(key.saddr.b);
+    bytes.extend(l4);
+    bytes
 }
 
 fn end(addr: Addr, port: Be16) -> SocketAddr {

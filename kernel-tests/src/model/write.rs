@@ -51,7 +51,7 @@ pub(super) fn forward(frame: &[u8], p: &Packet, way: &Way) -> Vec<u8> {
 }
 
 /// Replaces bytes at `at`, and corrects the checksum at `check` by the difference (RFC 1624, equation 3).
-fn replace(out: &mut [u8], at: usize, new: &[u8], check: Option<usize>) {
+pub(super) fn replace(out: &mut [u8], at: usize, new: &[u8], check: Option<usize>) {
     let words = |bytes: &[u8]| -> Vec<u16> { bytes.chunks(2).map(|w| u16::from_be_bytes([w[0], w[1]])).collect() };
     if let Some(check) = check {
         let old = words(&out[at..at + new.len()]);
@@ -78,7 +78,7 @@ pub(super) fn checksum<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 2]
 }
 
 /// One hop less to live.
-fn hop(out: &mut [u8], p: &Packet) {
+pub(super) fn hop(out: &mut [u8], p: &Packet) {
     if p.v6 {
         out[p.l3 + 7] -= 1;
     } else {
