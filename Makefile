@@ -29,7 +29,7 @@ vmtest: bootstrap ## the packet table and every object inside another kernel, in
 	$(CARGO) build --quiet --workspace --bin eg-vmtests
 	@target/debug/eg-vmtests --kernel $(or $(KERNEL),6.1)
 
-soak: ## the tests with the full counts that make test reduces: 1 GiB bodies on every front
+soak: ## the tests with the full counts that make test reduces: 1 GiB bodies on every front, 100 million frames to the model
 	@tools/test --full
 
 bench: bootstrap ## us beside nginx and HAProxy, and the cost of a packet; ARGS="--only l4|l7|quic --quick --json FILE"

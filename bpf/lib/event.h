@@ -13,7 +13,7 @@ enum gate {
 /* A fixed window: the first `rate` of each second pass. */
 static __always_inline int gate_passes(__u32 which, __u32 rate)
 {
-	__u64 now = bpf_jiffies64();
+	__u64 now = clock_jiffies();
 	struct eg_gate *gate;
 
 	gate = bpf_map_lookup_elem(&event_gate, &which);

@@ -13,7 +13,7 @@
 
 static __always_inline __u32 flow_now(void)
 {
-	return (__u32)bpf_jiffies64();
+	return (__u32)clock_jiffies();
 }
 
 /*

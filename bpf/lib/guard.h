@@ -176,7 +176,7 @@ static __always_inline int guard_take(__u64 *full, const struct eg_bucket *b, __
 
 static __always_inline __u64 guard_now(void)
 {
-	return bpf_jiffies64() << EG_GUARD_TICK_SHIFT;
+	return clock_jiffies() << EG_GUARD_TICK_SHIFT;
 }
 
 /* Adds to what a source owes for the replies that it got: above zero it has
@@ -184,7 +184,7 @@ static __always_inline __u64 guard_now(void)
  * not, nor grown beyond its bound. */
 static __always_inline void guard_owe(struct eg_source *s, __s64 bytes)
 {
-	__u32 now = (__u32)bpf_jiffies64();
+	__u32 now = (__u32)clock_jiffies();
 	__s64 debt = s->debt;
 
 	if (now - s->forgiven >= AMPLIFY_FORGIVES_S * eg_jiffies_hz) {

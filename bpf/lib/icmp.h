@@ -45,6 +45,9 @@ static __always_inline int quote_parse(void *data, void *data_end, const struct 
 			return -1;
 		q->key.saddr = *(struct eg_addr *)&ip6->daddr;
 		q->key.daddr = *(struct eg_addr *)&ip6->saddr;
+		/* As in parse_ip6(): not a way to an IPv4 flow. */
+		if (addr_is_mapped(&q->key.saddr) || addr_is_mapped(&q->key.daddr))
+			return -1;
 		q->proto = ip6->nexthdr;
 		len = sizeof(*ip6);
 		if (head[0] == ICMP6_TOO_BIG)
@@ -147,7 +150,8 @@ static __always_inline int icmp_decide(struct pkt *p, struct quote *q,
 	backend = f->backend;
 	v = bpf_map_lookup_elem(&eg_vips, &vip);
 	b = bpf_map_lookup_elem(&eg_backends, &backend);
-	if (!v || !b || v->epoch != f->epoch || b->generation != f->generation)
+	if (!v || !b || v->epoch != f->epoch || b->generation != f->generation ||
+	    b->state == EG_BACKEND_NONE)
 		return PASS;
 	*dir = f->dir;
 	if (f->dir == EG_FLOW_REVERSE)

@@ -304,7 +304,7 @@ static __noinline __u32 pick_affine(__u32 id, void *ring, const struct eg_pool *
 	pick_source(&at.addr, pool, key);
 	if (!pool->affinity_s)
 		return pick_slot(ring, pick_source_slot(pool, &at.addr));
-	next.seen = (__u32)bpf_jiffies64();
+	next.seen = (__u32)clock_jiffies();
 	last = bpf_map_lookup_elem(&eg_affinities, &at);
 	if (last && next.seen - last->seen < pool->affinity_s * eg_jiffies_hz) {
 		backend = last->backend;

@@ -41,6 +41,9 @@ const volatile __u8 eg_dry_run = 0;
 /* For tests: choices that are random are made by the flow's hash. */
 const volatile __u8 eg_test = 0;
 
+/* For tests: the time is what they say it is (lib/clock.h). */
+const volatile __u8 eg_test_clock = 0;
+
 /* CONFIG_HZ of the running kernel. */
 const volatile __u32 eg_jiffies_hz = 250;
 

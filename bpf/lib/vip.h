@@ -20,6 +20,9 @@ static __always_inline struct eg_vip *vip_lookup(struct pkt *p)
 	struct eg_vip_key key = {};
 	__u32 *id, vip;
 
+	/* No VIP is there: what lies under it means something else. */
+	if (!p->key.dport)
+		return NULL;
 	key.addr = p->key.daddr;
 	key.port = p->key.dport;
 	key.proto = p->key.proto;

@@ -30,6 +30,7 @@
 #include "maps/vips.h"
 
 #include "lib/tunables.h"
+#include "lib/clock.h"
 #include "lib/ctx.h"
 #include "maps/scratch.h"
 #include "lib/parse.h"

@@ -7,6 +7,7 @@
 //!
 //! Unlike the product's libraries this one may panic: it is linked into tests alone, where a panic is how a test fails.
 
+pub mod model;
 pub mod packet;
 mod require;
 pub mod topology;

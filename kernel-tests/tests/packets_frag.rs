@@ -682,6 +682,25 @@ fn many_flows_of_one_client_find_ports_at_a_stable_vip() {
 }
 
 #[test]
+fn port_0_is_no_vip_where_fragments_are_stable() {
+    if !can_run() {
+        return;
+    }
+    for family in BOTH {
+        let gateway = Gateway::new();
+        serve(&gateway, family, 3, true);
+        stable(&gateway, family);
+        let mut to = at(family.vip);
+        to.set_port(0);
+        let frame = Frame { destination: to, ..Frame::new(family.clients[0], family.vip, L4::Udp) }.build();
+        let before = gateway.drops(Reason::UnusedPort);
+        assert_eq!(gateway.receive(&frame), Outcome { verdict: Verdict::Drop, bytes: frame });
+        assert_eq!(gateway.drops(Reason::UnusedPort), before + 1);
+        assert_eq!(gateway.maps().opening.entries().unwrap(), []);
+    }
+}
+
+#[test]
 fn stable_holds_under_direct_modes_too() {
     if !can_run() {
         return;

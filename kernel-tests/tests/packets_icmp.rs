@@ -94,6 +94,25 @@ fn flow(gateway: &Gateway, family: &Family, l4: L4) -> Flow {
 }
 
 #[test]
+fn an_icmpv6_error_that_quotes_mapped_ends_is_about_no_ipv4_flow() {
+    if !require("xdp") {
+        return;
+    }
+    let gateway = Gateway::new();
+    serve(&gateway, &V4, true);
+    let flow = flow(&gateway, &V4, L4::Udp);
+    for sent in [&flow.out_after, &flow.back_after] {
+        let l4 = sent.build().split_off(34);
+        let mut quote = vec![0x60, 0, 0, 0, 0, l4.len() as u8, sent.l4.proto(), 64];
+        quote.extend(Addr::from(sent.source.ip()).b);
+        quote.extend(Addr::from(sent.destination.ip()).b);
+        quote.extend(l4);
+        let error = Icmp::new(router(&V6), at(V6.vip).ip(), 1, 4, 0, &quote).build();
+        passes_untouched(&gateway, &error, "ends that mean IPv4 inside");
+    }
+}
+
+#[test]
 fn errors_from_the_backends_side_reach_the_client_in_its_own_terms() {
     if !require("xdp") {
         return;

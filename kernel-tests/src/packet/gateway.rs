@@ -66,6 +66,8 @@ pub struct Tunables {
     pub opening: u32,
     /// Choices that are random are made by the flow's hash.
     pub hash_chooses: bool,
+    /// Time is what [`Gateway::set_clock`] says.
+    pub clock_stands: bool,
 }
 
 impl Default for Tunables {
@@ -78,6 +80,7 @@ impl Default for Tunables {
             flows: 16384,
             opening: 16384,
             hash_chooses: false,
+            clock_stands: false,
         }
     }
 }
@@ -230,6 +233,14 @@ impl Gateway {
     pub fn vip_flags(&self, id: u32, flags: u32) {
         let vip = self.maps().vips.get(id).expect("read a vip");
         self.maps().vips.set(id, &Vip { flags: vip.flags | flags, ..vip }).expect("write a vip");
+    }
+
+    /// Says what time it is, in jiffies, to a gateway whose clock stands.
+    pub fn set_clock(&mut self, jiffies: u64) {
+        match &mut self.holder {
+            Holder::Shared(loaded) => loaded.skel.set_clock(jiffies),
+            Holder::Own(loaded) => loaded.skel.set_clock(jiffies),
+        }
     }
 
     /// Jiffies in a second.

@@ -92,6 +92,7 @@ macro_rules! load {
         rodata.eg_icmp_rate = $tunables.icmp_rate;
         rodata.eg_jiffies_hz = $hz;
         rodata.eg_test = u8::from($tunables.hash_chooses);
+        rodata.eg_test_clock = u8::from($tunables.clock_stands);
         open.maps.eg_flows.set_max_entries($tunables.flows).expect("the size of the flow table");
         open.maps.eg_opening.set_max_entries($tunables.opening).expect("the size of the half-open table");
         open.load().expect("load the object")
@@ -104,6 +105,15 @@ impl Writer {
             Hook::Xdp => Writer::Xdp(load!(xdp_ingress, tunables, hz)),
             Hook::Tc => Writer::Tc(load!(tc_ingress, tunables, hz)),
         }
+    }
+
+    /// What a program without a clock of its own is told that the time is.
+    pub(super) fn set_clock(&mut self, jiffies: u64) {
+        let bss = match self {
+            Writer::Xdp(skel) => skel.maps.bss_data.as_deref_mut().map(|bss| &mut bss.eg_test_now),
+            Writer::Tc(skel) => skel.maps.bss_data.as_deref_mut().map(|bss| &mut bss.eg_test_now),
+        };
+        *bss.expect("bss") = jiffies;
     }
 
     pub(super) fn object(&self) -> &libbpf_rs::Object {
