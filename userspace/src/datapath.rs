@@ -22,6 +22,7 @@ mod loads;
 mod names;
 mod neigh;
 mod netlink;
+mod owner;
 mod probe;
 mod resize;
 mod samples;
@@ -62,6 +63,7 @@ pub use fragments::HeldFragments;
 pub use inspect::{Host, Link, Way, inspect};
 pub use load::other_versions;
 pub use names::{Kind, Named, names};
+pub use owner::Owner;
 pub use probe::Capabilities;
 pub use samples::{DropSample, KEPT as SAMPLES_KEPT, SamplesReader};
 
@@ -89,6 +91,8 @@ pub struct Datapath {
     workers: usize,
     /// Applied last.
     plan: DatapathPlan,
+    /// Let go last.
+    _owner: Owner,
 }
 
 impl Drop for Datapath {
@@ -112,6 +116,7 @@ impl Datapath {
         Capabilities::probe().require()?;
         let netlink = Netlink::open()?;
         interfaces(&netlink, plan).await?;
+        let owner = Owner::take(&plan.pin_root)?;
         let held = Arc::default();
         let loaded = load::load(plan, &held)?;
         let names = Names::open(&loaded.folder)?;
@@ -145,6 +150,7 @@ impl Datapath {
             workers,
             plan: plan.clone(),
             loaded,
+            _owner: owner,
         };
         datapath.apply(plan).await?;
         datapath.links.sk_lookup(datapath.loaded.sk_lookup.as_fd())?;

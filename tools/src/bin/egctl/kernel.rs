@@ -8,7 +8,7 @@ use std::path::Path;
 use eg_skel::Maps;
 use eg_skel::abi::{Addr, BackendState, Be16, Drop, Miss, PROTO_TCP, PROTO_UDP, RING_SLOTS};
 use eg_skel::share::pin_dir;
-use expressgateway::datapath::{self, Kind, Named};
+use expressgateway::datapath::{self, DatapathError, Kind, Named};
 use serde_json::{Value, json};
 
 use crate::table::Table;
@@ -160,7 +160,22 @@ pub(crate) fn drops(pin_root: &Path) -> Result<Table, String> {
     Ok(table)
 }
 
-pub(crate) fn detach(pin_root: &Path) -> Result<String, String> {
+/// With `force` also beside a living process, which is then left without programs.
+pub(crate) fn detach(pin_root: &Path, force: bool) -> Result<String, String> {
+    let _owner = match datapath::Owner::of_existing(pin_root) {
+        Err(error @ DatapathError::Owned { .. }) if force => {
+            eprintln!("egctl: {error}: detaching all the same");
+            None
+        }
+        Err(DatapathError::Owned { path, pid }) => {
+            let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
+            return Err(format!(
+                "{path:?} is in use by {who}, which would be left without programs: stop it first (with \
+                 [datapath].detach_on_exit it detaches by itself), or detach --force"
+            ));
+        }
+        owner => owner.map_err(|error| crate::chain(&error))?,
+    };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let detached = runtime.block_on(datapath::detach(pin_root)).map_err(|error| crate::chain(&error))?;

@@ -84,7 +84,13 @@ enum What {
         file: Option<PathBuf>,
     },
     /// Takes programs, pins and local addresses of ours off the host, in this network namespace; flows are forgotten
-    Detach,
+    ///
+    /// Refused beside a living process.
+    Detach {
+        /// Also beside a living process, which goes on without programs and forwards nothing until it is restarted
+        #[arg(long)]
+        force: bool,
+    },
     /// On a backend host: takes a gateway's packets out of their tunnels
     #[command(subcommand)]
     Backend(backend::What),
@@ -114,7 +120,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
             return samples::samples(&admin(arguments), *most, follow, *json).map(|()| ExitCode::SUCCESS);
         }
         What::Doctor { file } => return Ok(doctor::doctor(pin_root, file.as_deref(), *json)),
-        What::Detach => kernel::detach(pin_root)?,
+        What::Detach { force } => kernel::detach(pin_root, *force)?,
         What::Backend(what) => backend::run(what, pin_root, *json)?,
     };
     print!("{text}");
