@@ -63,7 +63,16 @@ impl Signals {
 /// signal cut the drain itself.
 pub async fn run(mut app: App, mut signals: Signals) -> ExitCode {
     loop {
-        match signals.next().await {
+        let event = tokio::select! {
+            event = signals.next() => event,
+            () = interfaces_may_differ(&app) => {
+                if let Some(datapath) = &mut app.datapath {
+                    datapath.follow_interfaces().await;
+                }
+                continue;
+            }
+        };
+        match event {
             Event::Reload => reload::reload(&mut app).await,
             Event::Certificates => certificates::reread(&mut app),
             Event::HandOver => no_hand_over(),
@@ -89,6 +98,14 @@ pub async fn run(mut app: App, mut signals: Signals) -> ExitCode {
                 }
             },
         }
+    }
+}
+
+/// Never, without a datapath.
+async fn interfaces_may_differ(app: &App) {
+    match &app.datapath {
+        Some(datapath) => datapath.interfaces_may_differ().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -14,6 +14,7 @@ mod error;
 pub mod ethtool;
 mod events;
 mod figures;
+mod follow;
 mod fragments;
 mod inspect;
 mod keeper;
@@ -87,6 +88,9 @@ pub struct Datapath {
     neigh: Neigh,
     steering: Arc<SocketLookup>,
     applied: Arc<Notify>,
+    /// Told by the keeper.
+    links_changed: Arc<Notify>,
+    seen: follow::Seen,
     keeper: JoinHandle<()>,
     workers: usize,
     /// Applied last.
@@ -124,6 +128,7 @@ impl Datapath {
         let tables = Arc::new(Mutex::new(tables));
         let links = Links::open(loaded.folder.join(LINKS))?;
         let applied = Arc::new(Notify::new());
+        let links_changed = Arc::new(Notify::new());
         let samples = Arc::new(Samples::default());
         let keeper = Keeper {
             maps: Arc::clone(&loaded.maps),
@@ -135,6 +140,7 @@ impl Datapath {
             applied: Arc::clone(&applied),
             folder: loaded.folder.clone(),
             timeouts: plan.timeouts,
+            links_changed: Arc::clone(&links_changed),
         };
         let mut datapath = Datapath {
             held,
@@ -146,6 +152,8 @@ impl Datapath {
             netlink,
             steering: Arc::new(SocketLookup::new(Arc::clone(&loaded.maps))?),
             applied,
+            links_changed,
+            seen: follow::Seen::default(),
             keeper: tokio::spawn(keeper.run()),
             workers,
             plan: plan.clone(),
@@ -239,7 +247,8 @@ impl Datapath {
 
     /// A handle for telemetry.
     pub fn figures(&self) -> FiguresReader {
-        FiguresReader::new(Arc::clone(&self.loaded.maps), Arc::clone(&self.tables), Arc::clone(&self.held))
+        let (maps, folder) = (Arc::clone(&self.loaded.maps), self.loaded.folder.clone());
+        FiguresReader::new(maps, folder, Arc::clone(&self.tables), Arc::clone(&self.held))
     }
 
     /// A handle for the admin server.
