@@ -22,19 +22,25 @@ pub(crate) struct Pins {
 impl Pins {
     pub(crate) fn open(pin_root: &Path) -> Result<Self, String> {
         let folder = pin_dir(pin_root);
-        match folder.try_exists() {
-            Ok(true) => {}
-            Ok(false) => {
-                return Err(format!(
-                    "{}: nothing is pinned there (is the datapath on? is this [datapath].pin_root? see --pin-root)",
-                    folder.display()
-                ));
-            }
-            Err(error) => return Err(format!("{}: {error} (reading pinned maps needs root)", folder.display())),
+        if let Some(why) = Self::out_of_reach(pin_root) {
+            return Err(why);
         }
         let maps = Maps::open(&folder).map_err(|error| format!("{}: {}", folder.display(), crate::chain(&error)))?;
         let names = datapath::names(&folder).map_err(|error| crate::chain(&error))?;
         Ok(Self { maps, names })
+    }
+
+    /// Why there is nothing to be read; `None`: there is.
+    pub(crate) fn out_of_reach(pin_root: &Path) -> Option<String> {
+        let folder = pin_dir(pin_root);
+        match folder.try_exists() {
+            Ok(true) => None,
+            Ok(false) => Some(format!(
+                "{}: nothing is pinned there (is the datapath on? is this [datapath].pin_root? see --pin-root)",
+                folder.display()
+            )),
+            Err(error) => Some(format!("{}: {error} (reading pinned maps needs root)", folder.display())),
+        }
     }
 
     fn name(&self, kind: Kind, id: u32) -> Value {
@@ -49,21 +55,39 @@ pub(crate) fn failed(error: eg_skel::MapError) -> String {
     crate::chain(&error)
 }
 
+/// Columns of `egctl vips`.
+pub(crate) const VIPS: [&str; 11] = [
+    "listener",
+    "address",
+    "protocol",
+    "pool",
+    "epoch",
+    "flows",
+    "packets",
+    "bytes",
+    "reply packets",
+    "reply bytes",
+    "drops",
+];
+
+/// Columns of `egctl pools`.
+pub(crate) const POOLS: [&str; 11] = [
+    "pool",
+    "backend",
+    "address",
+    "state",
+    "next hop",
+    "ring share",
+    "flows",
+    "packets",
+    "bytes",
+    "reply packets",
+    "reply bytes",
+];
+
 pub(crate) fn vips(pin_root: &Path) -> Result<Table, String> {
     let pins = Pins::open(pin_root)?;
-    let mut table = Table::new(&[
-        "listener",
-        "address",
-        "protocol",
-        "pool",
-        "epoch",
-        "flows",
-        "packets",
-        "bytes",
-        "reply packets",
-        "reply bytes",
-        "drops",
-    ]);
+    let mut table = Table::new(&VIPS);
     let mut ids: Vec<_> = pins.maps.vip_ids.entries().map_err(failed)?.into_iter().filter(|(_, id)| *id != 0).collect();
     ids.sort_by_key(|(_, id)| *id);
     for (key, id) in ids {
@@ -88,19 +112,7 @@ pub(crate) fn vips(pin_root: &Path) -> Result<Table, String> {
 
 pub(crate) fn pools(pin_root: &Path) -> Result<Table, String> {
     let pins = Pins::open(pin_root)?;
-    let mut table = Table::new(&[
-        "pool",
-        "backend",
-        "address",
-        "state",
-        "next hop",
-        "ring share",
-        "flows",
-        "packets",
-        "bytes",
-        "reply packets",
-        "reply bytes",
-    ]);
+    let mut table = Table::new(&POOLS);
     let mut pools: Vec<&Named> = pins.names.iter().filter(|named| named.kind == Kind::Pool).collect();
     pools.sort_by(|a, b| a.name.cmp(&b.name));
     for pool in pools {

@@ -2,7 +2,7 @@
 //! egctl: what the operator asks a running gateway, or what one left in the kernel.
 //!
 //! `status` and `drops --samples` ask the process over its admin address. `vips`, `pools`, `flows` and `drops` read the
-//! pinned maps, so they answer when no process runs as well; `doctor` looks at the host around both; `detach` takes
+//! pinned maps, so they answer when no process runs as well (the first two ask the process where nothing is pinned); `doctor` looks at the host around both; `detach` takes
 //! everything of ours off the host. `backend` is for the hosts behind a gateway. Nothing but `detach`, `backend attach` and
 //! `backend detach` changes anything.
 
@@ -12,6 +12,7 @@ mod doctor;
 mod flows;
 mod kernel;
 mod samples;
+mod served;
 mod table;
 
 use std::net::SocketAddr;
@@ -49,9 +50,9 @@ struct Arguments {
 enum What {
     /// What the process runs: phase, generation, last reload, listeners, pools
     Status,
-    /// The VIPs in the kernel and what each has forwarded
+    /// The VIPs in the kernel and what each has forwarded; where nothing is pinned, the running process's listeners
     Vips,
-    /// Pools and backends in the kernel: state, next hop, share of the ring, traffic
+    /// Pools and backends in the kernel: state, next hop, share of the ring, traffic; where nothing is pinned, the process's
     Pools,
     /// The connections that the kernel remembers, one line each
     ///
@@ -111,8 +112,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let Arguments { pin_root, json, .. } = arguments;
     let text = match &arguments.what {
         What::Status => admin::status(&admin(arguments), *json)?,
-        What::Vips => kernel::vips(pin_root)?.render(*json),
-        What::Pools => kernel::pools(pin_root)?.render(*json),
+        What::Vips => served::vips(pin_root, &admin(arguments))?.render(*json),
+        What::Pools => served::pools(pin_root, &admin(arguments))?.render(*json),
         What::Flows(asked) => return flows::flows(pin_root, asked, *json).map(|()| ExitCode::SUCCESS),
         What::Drops { samples: None, .. } => kernel::drops(pin_root)?.render(*json),
         What::Drops { samples: Some(most), follow } => {
