@@ -66,7 +66,7 @@ pub use load::other_versions;
 pub use names::{Kind, Named, names};
 pub use owner::Owner;
 pub use probe::Capabilities;
-pub use samples::{DropSample, KEPT as SAMPLES_KEPT, SamplesReader};
+pub use samples::{DropSample, KEPT as SAMPLES_KEPT, SamplesReader, end, protocol};
 
 /// The folder of pinned links below that of the maps.
 const LINKS: &str = "links";
