@@ -71,6 +71,24 @@ fn every_key_survives_a_dump() {
 }
 
 #[test]
+fn datapath_keys_are_dumped_as_written_while_nothing_uses_them() {
+    let rest = "[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[[routes]]\nlistener = \"a\"\n\
+                pool = \"p\"\n[[pools.p.backends]]\naddress = \"127.0.0.1:2\"\n";
+    for head in [
+        "[datapath]\ninterfaces = [\"eth7\"]\nxdp = \"off\"\nflows = 4096\n",
+        "[datapath]\nxdp = \"tc\"\nflows = 4096\ntimeout_udp = \"7s\"\n",
+    ] {
+        let plan = config::from_text("f", Path::new("/"), &format!("{head}{rest}")).unwrap().plan;
+        assert!(plan.datapath.is_none());
+        let dumped = dump(&plan).unwrap();
+        for line in head.lines() {
+            assert!(dumped.contains(line), "no {line:?} in\n{dumped}");
+        }
+        assert_eq!(config::from_text("dumped", Path::new("/"), &dumped).unwrap().plan, plan, "{dumped}");
+    }
+}
+
+#[test]
 fn a_certificate_file_that_is_no_file_or_too_long_is_refused_and_nothing_hangs() {
     let directory = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();

@@ -131,6 +131,9 @@ fn what_dump_prints_dumps_as_itself() {
     let first = output(command(folder.path()).args(["--dump", "f.toml"]));
     assert!(first.status.success());
     assert!(text(&first.stdout).contains("drain_timeout_ms = 10000"), "defaults are missing");
+    for default in ["[datapath]\ninterfaces = []\nxdp = \"auto\"\n", "flows = 1048576", "[datapath.guards]"] {
+        assert!(text(&first.stdout).contains(default), "no {default:?} although no listener needs it");
+    }
     std::fs::write(folder.path().join("dumped.toml"), &first.stdout).unwrap();
     let second = output(command(folder.path()).args(["--dump", "dumped.toml"]));
     assert_eq!(text(&second.stdout), text(&first.stdout));
