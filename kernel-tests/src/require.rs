@@ -11,15 +11,29 @@ use nix::unistd::Uid;
 /// May the test go on? Usage: `if !require("xdp") { return; }`.
 ///
 /// # Panics
-/// If the feature is missing and `EG_REQUIRE` names it.
+/// If the feature is missing and `EG_REQUIRE` names it, or if that names something that is no feature.
 pub fn require(feature: &str) -> bool {
+    let required = std::env::var("EG_REQUIRE").unwrap_or_default();
+    if let Some(name) = unknown(&required) {
+        panic!("EG_REQUIRE names {name:?}, which no test knows; known: {}", known().collect::<Vec<_>>().join(", "));
+    }
+    assert!(known().any(|name| name == feature), "kernel-tests/features.txt lacks {feature}");
     let Some(why) = missing(feature) else {
         return true;
     };
-    let required = std::env::var("EG_REQUIRE").unwrap_or_default();
     assert!(!required.split(',').any(|name| name.trim() == feature), "{feature} is required by EG_REQUIRE, but {why}");
     println!("skipped, because {why}");
     false
+}
+
+/// The names of `features.txt`.
+fn known() -> impl Iterator<Item = &'static str> {
+    include_str!("../features.txt").lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// The first name in a value of `EG_REQUIRE` that is none.
+fn unknown(required: &str) -> Option<&str> {
+    required.split(',').map(str::trim).find(|name| !name.is_empty() && !known().any(|known| known == *name))
 }
 
 /// Why the host lacks a feature; `None` if it has it. A name that is no kernel feature is taken for a command on PATH.
@@ -67,4 +81,16 @@ fn loads(program: ProgramType) -> bool {
 /// Whether `EG_FULL` asks for the counts that `make test` has no time for.
 pub fn full() -> bool {
     std::env::var_os("EG_FULL").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_feature_is_noticed() {
+        assert_eq!(unknown("root, xdp,sk_lookup"), None);
+        assert_eq!(unknown(""), None);
+        assert_eq!(unknown("root,sk_lokup,xdp"), Some("sk_lokup"));
+    }
 }

@@ -52,7 +52,7 @@ pub struct Topology {
     arms: Arms,
     offloads: bool,
     _switch: Option<Netns>,
-    /// The backends' first, in order; the client's last.
+    /// On two arms the client's, then the backends'.
     passes: Vec<Pass>,
 }
 
@@ -96,23 +96,27 @@ impl Topology {
     }
 
     fn connect_two_arms(&mut self) {
-        cable(&self.gateway, "c0", &self.client, "eth0", self.offloads);
-        address(&self.gateway, "c0", &["10.10.0.1/24", "fd10::1/64"]);
-        address(&self.client, "eth0", &["10.10.0.2/24", "fd10::2/64"]);
         self.interfaces.push("c0".into());
-        for (number, backend) in self.backends.iter().enumerate() {
-            let near = format!("b{number}");
-            cable(&self.gateway, &near, backend, "eth0", self.offloads);
-            address(&self.gateway, &near, &[&format!("10.20.{number}.1/24"), &format!("fd20:{number}::1/64")]);
-            address(backend, "eth0", &[&format!("10.20.{number}.2/24"), &format!("fd20:{number}::2/64")]);
-            backend.ip(&format!("route add default via 10.20.{number}.1"));
-            backend.ip(&format!("-6 route add default via fd20:{number}::1"));
-            self.interfaces.push(near);
-            self.passes.extend((!self.offloads).then(|| Pass::attach(backend, "eth0")));
+        self.interfaces.extend((0..self.backends.len()).map(|number| format!("b{number}")));
+        for interface in self.interfaces.clone() {
+            self.passes.extend(self.connect(&interface));
         }
-        self.client.ip("route add default via 10.10.0.1");
-        self.client.ip("-6 route add default via fd10::1");
-        self.passes.extend((!self.offloads).then(|| Pass::attach(&self.client, "eth0")));
+    }
+
+    /// Lays the cable of two arms that ends in the gateway's `interface`: also anew, after that one was deleted. Frames arrive
+    /// at its other end while what it returns lives.
+    pub fn connect(&self, interface: &str) -> Option<Pass> {
+        let number = interface.strip_prefix('b').and_then(|number| number.parse::<usize>().ok());
+        let (far, v4, v6) = match number {
+            None => (&self.client, "10.10.0".to_owned(), "fd10:".to_owned()),
+            Some(number) => (&self.backends[number], format!("10.20.{number}"), format!("fd20:{number}:")),
+        };
+        cable(&self.gateway, interface, far, "eth0", self.offloads);
+        address(&self.gateway, interface, &[&format!("{v4}.1/24"), &format!("{v6}:1/64")]);
+        address(far, "eth0", &[&format!("{v4}.2/24"), &format!("{v6}:2/64")]);
+        far.ip(&format!("route add default via {v4}.1"));
+        far.ip(&format!("-6 route add default via {v6}:1"));
+        (!self.offloads).then(|| Pass::attach(far, "eth0"))
     }
 
     fn connect_one_arm(&mut self) {
@@ -135,7 +139,7 @@ impl Topology {
     /// Counts numbered datagrams at each backend, where they end; the rest passes. Two arms only.
     pub fn count_arrivals(&mut self) -> Vec<tally::Tally> {
         assert_eq!(self.arms, Arms::Two, "on one arm the switch passes frames on");
-        self.passes.drain(..self.backends.len());
+        self.passes.truncate(1);
         self.backends.iter().map(|space| tally::Tally::arriving(space, "eth0")).collect()
     }
 

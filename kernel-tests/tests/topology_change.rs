@@ -8,7 +8,7 @@ use eg_abi::{Backend, BackendState, PROTO_TCP, Pool, Vip};
 use eg_kernel_tests::require;
 use eg_kernel_tests::topology::config::{SERVICE, Service};
 use eg_kernel_tests::topology::echo::{Connection, Echo, Flow};
-use eg_kernel_tests::topology::gateway::{Gateway, maps};
+use eg_kernel_tests::topology::gateway::{Gateway, generation, maps};
 use eg_kernel_tests::topology::{Arms, Topology};
 use nix::sys::signal::Signal;
 
@@ -197,6 +197,46 @@ fn a_neighbours_new_mac_is_followed() {
     });
     println!("followed within {:?}", began.elapsed());
     established.check("after the MAC changed");
+}
+
+/// At how many interfaces programs run, as /metrics says.
+fn interfaces_attached(gateway: &Gateway<'_>) -> Option<u64> {
+    let metrics = gateway.get("/metrics")?;
+    let line = metrics.lines().find_map(|line| line.strip_prefix("expressgateway_l4_interfaces_attached "))?;
+    line.trim().parse().ok()
+}
+
+/// By each rung: an interface's program goes with it, and comes back with its name.
+#[test]
+fn an_interface_that_is_made_anew_under_its_name_is_attached_again_without_a_reload() {
+    if !can_run() {
+        return;
+    }
+    for way in ["native", "tc"] {
+        let topology = Topology::new(Arms::Two, 1);
+        let _echoes = start_echoes(&topology);
+        let configuration = Service::of(&[0]).toml(&topology).replace("xdp = \"native\"", &format!("xdp = {way:?}"));
+        let mut gateway = Gateway::start(&topology, &configuration);
+        assert_eq!(interfaces_attached(&gateway), Some(2), "{way}");
+        Established::open(&topology, 2).check("before");
+        let applied = generation(&topology);
+
+        let mut passes = Vec::new();
+        for interface in ["c0", "b0"] {
+            topology.gateway.ip(&format!("link del {interface}"));
+            gateway.wait("its loss to be counted", |gateway| interfaces_attached(gateway) == Some(1));
+            passes.extend(topology.connect(interface));
+            gateway.wait("it to be attached again", |gateway| interfaces_attached(gateway) == Some(2));
+            // The host needs a moment for the neighbours behind it and for the IPv6 VIP's address.
+            let vips = [false, true].map(|v6| SocketAddr::new(topology.vip(v6), SERVICE));
+            let open = |vip: &SocketAddr| topology.client.enter(|| Connection::open(*vip)).is_ok();
+            gateway.wait("traffic to flow again", |_| vips.iter().all(open));
+            Established::open(&topology, 5).check("after");
+        }
+        assert_eq!(generation(&topology), applied, "nothing was reloaded");
+        let said = gateway.said();
+        assert_eq!(said.matches("not attached interface=").count(), 2, "one line for each loss:\n{said}");
+    }
 }
 
 #[test]

@@ -392,6 +392,14 @@ fn drops_shows_the_refused_packets_themselves() {
     );
     assert_eq!(egctl::rows(&topology, "drops --samples 1"), [of("unused_port")], "the newest");
     assert!(egctl::text(&topology, "drops --samples").starts_with("AT "));
+    let logged = [
+        "reason=\"no_flow\" source=\"10.10.0.2:4321\" destination=\"10.10.0.100:80\" protocol=\"tcp\" bytes=40"
+            .to_owned(),
+        format!("reason=\"unused_port\" source=\"{udp}\" destination=\"[fd10::100]:4242\" protocol=\"udp\""),
+    ];
+    for line in logged {
+        assert!(gateway.said().contains(&line), "no {line:?} in the log:\n{}", gateway.said());
+    }
     follow(&topology, vip);
 
     gateway.end(nix::sys::signal::Signal::SIGTERM);

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use eg_kernel_tests::require;
-use eg_kernel_tests::topology::gateway::Gateway;
+use eg_kernel_tests::topology::gateway::{Gateway, refusal};
 use eg_kernel_tests::topology::{Arms, Netns, Topology};
 use nix::sys::signal::Signal;
 
@@ -90,6 +90,24 @@ fn negotiate(topology: &Topology, at: SocketAddr) {
 
 fn sockets(ips: &[&str], port: u16) -> Vec<SocketAddr> {
     ips.iter().map(|ip| format!("{ip}:{port}").parse().expect("an address")).collect()
+}
+
+#[test]
+fn a_vips_port_where_somebody_else_listens_is_refused() {
+    if !can_run() {
+        return;
+    }
+    let topology = Topology::new(Arms::Two, 1);
+    let configuration = configuration(&topology, &[listener("one", &ONE, 0)]);
+    let tcp = topology.gateway.enter(|| TcpListener::bind("0.0.0.0:8080")).expect("bind");
+    let said = refusal(&topology, &configuration, &[]);
+    assert!(said.contains("listener \"one\": cannot bind 10.10.0.101:8080/tcp: Address already in use"), "{said}");
+    drop(tcp);
+    let udp = topology.gateway.enter(|| UdpSocket::bind("0.0.0.0:8443")).expect("bind");
+    let said = refusal(&topology, &configuration, &[]);
+    assert!(said.contains("listener \"one-tls\": cannot bind [::]:8443/udp: Address already in use"), "{said}");
+    drop(udp);
+    drop(Gateway::start(&topology, &configuration));
 }
 
 #[test]

@@ -3,11 +3,13 @@
 //! and network namespaces.
 
 use std::fs;
+use std::net::SocketAddr;
 
 use eg_kernel_tests::require;
-use eg_kernel_tests::topology::config::Service;
-use eg_kernel_tests::topology::gateway::{Gateway, binary, refusal};
-use eg_kernel_tests::topology::{Arms, Pass, Topology};
+use eg_kernel_tests::topology::config::{SERVICE, Service};
+use eg_kernel_tests::topology::echo::{Connection, Echo};
+use eg_kernel_tests::topology::gateway::{Gateway, binary, generation, refusal};
+use eg_kernel_tests::topology::{Arms, Pass, Topology, egctl};
 use nix::sys::signal::Signal;
 
 fn can_run() -> bool {
@@ -43,6 +45,38 @@ fn each_obstacle_is_named() {
     let foreign = Pass::attach(&topology.gateway, "c0");
     refused(&good, &[], "attach xdp to c0: it carries XDP program");
     drop(foreign);
+}
+
+#[test]
+fn a_second_process_below_the_same_pins_is_refused_and_touches_nothing() {
+    if !can_run() {
+        return;
+    }
+    let topology = Topology::new(Arms::Two, 1);
+    let _echo = Echo::start(&topology.backends[0], 0);
+    let good = Service::of(&[0]).toml(&topology);
+    let mut gateway = Gateway::start(&topology, &good);
+    let vip = SocketAddr::new(topology.vip(false), SERVICE);
+    let mut connection = topology.client.enter(|| Connection::open(vip)).expect("a connection");
+    let before = generation(&topology);
+
+    let second = format!("{good}\n[observability]\nmetrics_bind = \"127.0.0.1:9099\"\n");
+    let said = refusal(&topology, &second, &[]);
+    let expected = format!("{:?} is in use by process {}", topology.pin_root, gateway.pid());
+    assert!(said.contains(&expected), "expected {expected:?} in:\n{said}");
+    let output = egctl::run(&topology, "detach");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(&expected), "expected {expected:?} in:\n{said}");
+    assert_eq!(generation(&topology), before, "the maps were touched");
+    connection.exchange(b"undisturbed").expect("the flow goes on");
+
+    // Nothing is left of a lock whose holder was killed.
+    gateway.end(Signal::SIGKILL);
+    gateway.launch();
+    connection.exchange(b"taken over").expect("the flow goes on");
+
+    egctl::text(&topology, "detach --force");
+    assert!(!topology.pin_root.exists(), "pins are left");
 }
 
 #[test]

@@ -46,6 +46,9 @@ pub struct Edge {
     steering: Option<Arc<dyn Steering>>,
     /// What is bound now. Locked only while a snapshot is applied or addresses are asked for: never by a worker.
     places: Mutex<Vec<Bind>>,
+    /// Removed, while a worker still has a socket of theirs: an HTTP/3 one stays as long as its connections. Locked like
+    /// `places`.
+    leaving: Mutex<Vec<Bind>>,
 }
 
 /// What a drain came to.
@@ -75,7 +78,13 @@ impl Edge {
     ) -> Result<Edge, EdgeError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = if options.workers == 0 { cores } else { options.workers };
-        let mut edge = Edge { workers: Vec::new(), counters: Vec::new(), steering, places: Mutex::default() };
+        let mut edge = Edge {
+            workers: Vec::new(),
+            counters: Vec::new(),
+            steering,
+            places: Mutex::default(),
+            leaving: Mutex::default(),
+        };
         let bound = edge.bind(&snapshot, workers, &[])?;
         let clients = Budget::new(options.connections, workers);
         let upstream = Budget::new(options.upstream_connections, workers);
@@ -175,7 +184,12 @@ impl Edge {
                 let index = configured.iter().position(|&other| other == address);
                 index.and_then(|index| tcp.get(index).copied()).unwrap_or(address)
             };
-            match bind::bind(place, workers, self.steering.as_deref(), chosen) {
+            let has = |addresses: &[SocketAddr], port: u16| addresses.iter().any(|address| address.port() == port);
+            let ours = |transport: Transport, port: u16| {
+                self.holds(transport, port)
+                    || bound.iter().any(|other| other.place.transport == transport && has(&other.addresses, port))
+            };
+            match bind::bind(place, workers, self.steering.as_deref(), chosen, ours) {
                 Ok(new) => bound.push(new),
                 Err(error) => {
                     self.undo(&bound);
@@ -184,6 +198,16 @@ impl Edge {
             }
         }
         Ok(bound)
+    }
+
+    /// Whether a socket of a listener is bound to this port, or may still be.
+    fn holds(&self, transport: Transport, port: u16) -> bool {
+        let on = |bind: &Bind| {
+            bind.place.transport == transport && bind.addresses.iter().any(|address| address.port() == port)
+        };
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.retain(|bind| bind.retired.is_served());
+        leaving.iter().any(on) || self.places().iter().any(on)
     }
 
     /// Takes back what was published for sockets that will not be served after all.
@@ -219,10 +243,12 @@ impl Edge {
         let (stay, leave) = std::mem::take(&mut *places).into_iter().partition(|bind| wanted.contains(&bind.place));
         *places = stay;
         drop(places);
-        for Bind { place, mut addresses, retired } in leave {
-            retired.set();
-            addresses.retain(|&address| !still.contains(&(place.transport, address)));
-            self.withdraw_one(&place.listener, place.transport, &addresses);
+        for bind in leave {
+            bind.retired.set();
+            let gone = |address: &SocketAddr| !still.contains(&(bind.place.transport, *address));
+            let addresses: Vec<SocketAddr> = bind.addresses.iter().copied().filter(gone).collect();
+            self.withdraw_one(&bind.place.listener, bind.place.transport, &addresses);
+            self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(bind);
         }
     }
 

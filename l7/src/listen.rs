@@ -34,6 +34,11 @@ impl Retired {
         self.0.load(Ordering::Acquire)
     }
 
+    /// Whether a worker still has a socket with this mark; what asks holds the other clone.
+    pub(crate) fn is_served(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     pub(crate) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }

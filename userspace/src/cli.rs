@@ -10,7 +10,8 @@ const DEFAULTS: [&str; 2] = ["config/default.toml", "/etc/expressgateway/default
 
 /// An eBPF-first layer 4 and layer 7 load balancer.
 ///
-/// SIGTERM and SIGINT drain and exit (a second one exits at once), SIGHUP reads the configuration again.
+/// SIGTERM and SIGINT drain and exit (a second one exits at once), SIGHUP reads the configuration again, SIGUSR1
+/// the certificates.
 #[derive(Debug, Parser)]
 #[command(name = "expressgateway", disable_version_flag = true)]
 pub struct Cli {

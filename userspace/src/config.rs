@@ -6,6 +6,7 @@
 
 mod error;
 mod net;
+pub(crate) mod pem;
 mod read;
 mod resolve;
 mod schema;

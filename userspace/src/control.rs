@@ -2,8 +2,11 @@
 //! The life of a running process: waits for signals, reloads, drains.
 //!
 //! `main` calls [`run`] on the control thread once the app has started. SIGTERM and SIGINT drain, a second one exits at
-//! once, SIGHUP reloads; during a drain SIGHUP is declined, since what is served is about to end.
+//! once, SIGHUP reloads, SIGUSR1 reads certificates again; during a drain both are declined, since what is served is
+//! about to end. SIGUSR2 is answered in the log: a process manager that takes us for a server with hand-over must not
+//! kill us with it.
 
+mod certificates;
 mod drain;
 mod reload;
 
@@ -19,11 +22,15 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user1: Signal,
+    user2: Signal,
 }
 
 enum Event {
     Stop(&'static str),
     Reload,
+    Certificates,
+    HandOver,
 }
 
 impl Signals {
@@ -36,6 +43,8 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -44,6 +53,8 @@ impl Signals {
             _ = self.terminate.recv() => Event::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Event::Stop("SIGINT"),
             _ = self.hangup.recv() => Event::Reload,
+            _ = self.user1.recv() => Event::Certificates,
+            _ = self.user2.recv() => Event::HandOver,
         }
     }
 }
@@ -52,8 +63,19 @@ impl Signals {
 /// signal cut the drain itself.
 pub async fn run(mut app: App, mut signals: Signals) -> ExitCode {
     loop {
-        match signals.next().await {
+        let event = tokio::select! {
+            event = signals.next() => event,
+            () = interfaces_may_differ(&app) => {
+                if let Some(datapath) = &mut app.datapath {
+                    datapath.follow_interfaces().await;
+                }
+                continue;
+            }
+        };
+        match event {
             Event::Reload => reload::reload(&mut app).await,
+            Event::Certificates => certificates::reread(&mut app),
+            Event::HandOver => no_hand_over(),
             Event::Stop(by) => {
                 tracing::info!(by, "draining");
                 break;
@@ -67,6 +89,8 @@ pub async fn run(mut app: App, mut signals: Signals) -> ExitCode {
             () = &mut drain => return ExitCode::SUCCESS,
             event = signals.next() => match event {
                 Event::Reload => tracing::warn!("SIGHUP while draining: nothing is reloaded"),
+                Event::Certificates => tracing::warn!("SIGUSR1 while draining: no certificate is read again"),
+                Event::HandOver => no_hand_over(),
                 Event::Stop(by) => {
                     tracing::warn!(by, "stopping at once, connections are cut");
                     // Workers still wait for work to end: leaving without them is what was asked for.
@@ -75,4 +99,19 @@ pub async fn run(mut app: App, mut signals: Signals) -> ExitCode {
             },
         }
     }
+}
+
+/// Never, without a datapath.
+async fn interfaces_may_differ(app: &App) {
+    match &app.datapath {
+        Some(datapath) => datapath.interfaces_may_differ().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn no_hand_over() {
+    tracing::warn!(
+        "SIGUSR2: handing over to a new binary is not available in this build; nothing was done. To upgrade, stop and start: \
+         L4 flows go on meanwhile, HTTP connections are drained"
+    );
 }

@@ -14,6 +14,7 @@ mod error;
 pub mod ethtool;
 mod events;
 mod figures;
+mod follow;
 mod fragments;
 mod inspect;
 mod keeper;
@@ -22,6 +23,7 @@ mod loads;
 mod names;
 mod neigh;
 mod netlink;
+mod owner;
 mod probe;
 mod resize;
 mod samples;
@@ -62,8 +64,9 @@ pub use fragments::HeldFragments;
 pub use inspect::{Host, Link, Way, inspect};
 pub use load::other_versions;
 pub use names::{Kind, Named, names};
+pub use owner::Owner;
 pub use probe::Capabilities;
-pub use samples::{DropSample, KEPT as SAMPLES_KEPT, SamplesReader};
+pub use samples::{DropSample, KEPT as SAMPLES_KEPT, SamplesReader, end, protocol};
 
 /// The folder of pinned links below that of the maps.
 const LINKS: &str = "links";
@@ -85,10 +88,15 @@ pub struct Datapath {
     neigh: Neigh,
     steering: Arc<SocketLookup>,
     applied: Arc<Notify>,
+    /// Told by the keeper.
+    links_changed: Arc<Notify>,
+    seen: follow::Seen,
     keeper: JoinHandle<()>,
     workers: usize,
     /// Applied last.
     plan: DatapathPlan,
+    /// Let go last.
+    _owner: Owner,
 }
 
 impl Drop for Datapath {
@@ -112,6 +120,7 @@ impl Datapath {
         Capabilities::probe().require()?;
         let netlink = Netlink::open()?;
         interfaces(&netlink, plan).await?;
+        let owner = Owner::take(&plan.pin_root)?;
         let held = Arc::default();
         let loaded = load::load(plan, &held)?;
         let names = Names::open(&loaded.folder)?;
@@ -119,6 +128,7 @@ impl Datapath {
         let tables = Arc::new(Mutex::new(tables));
         let links = Links::open(loaded.folder.join(LINKS))?;
         let applied = Arc::new(Notify::new());
+        let links_changed = Arc::new(Notify::new());
         let samples = Arc::new(Samples::default());
         let keeper = Keeper {
             maps: Arc::clone(&loaded.maps),
@@ -130,6 +140,7 @@ impl Datapath {
             applied: Arc::clone(&applied),
             folder: loaded.folder.clone(),
             timeouts: plan.timeouts,
+            links_changed: Arc::clone(&links_changed),
         };
         let mut datapath = Datapath {
             held,
@@ -141,10 +152,13 @@ impl Datapath {
             netlink,
             steering: Arc::new(SocketLookup::new(Arc::clone(&loaded.maps))?),
             applied,
+            links_changed,
+            seen: follow::Seen::default(),
             keeper: tokio::spawn(keeper.run()),
             workers,
             plan: plan.clone(),
             loaded,
+            _owner: owner,
         };
         datapath.apply(plan).await?;
         datapath.links.sk_lookup(datapath.loaded.sk_lookup.as_fd())?;
@@ -234,7 +248,8 @@ impl Datapath {
 
     /// A handle for telemetry.
     pub fn figures(&self) -> FiguresReader {
-        FiguresReader::new(Arc::clone(&self.loaded.maps), Arc::clone(&self.tables), Arc::clone(&self.held))
+        let (maps, folder) = (Arc::clone(&self.loaded.maps), self.loaded.folder.clone());
+        FiguresReader::new(maps, folder, Arc::clone(&self.tables), Arc::clone(&self.held))
     }
 
     /// A handle for the admin server.

@@ -13,7 +13,7 @@ const UNKNOWN: u64 = 1024;
 const PER_WORKER: u64 = 8;
 
 /// More connections than one process can serve; where descriptors are not limited, this is.
-const MOST: u64 = 4_000_000;
+pub(crate) const MOST: u64 = 4_000_000;
 
 /// What the descriptors are divided into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,15 @@ pub fn capacity(descriptors: u64, plan: &Plan, workers: usize) -> Capacity {
     let capacity = divide(descriptors, open, plan, workers as u64);
     let Capacity { connections, upstream, .. } = capacity;
     tracing::info!(max_connections = connections, upstream, descriptors, "capacity");
-    if connections < 100 {
+    let wanted = plan.runtime.max_connections;
+    if wanted > connections as u64 {
+        tracing::warn!(
+            max_connections = connections,
+            configured = wanted,
+            descriptors,
+            "fewer connections than configured: raise the descriptor limit"
+        );
+    } else if connections < 100 && wanted == 0 {
         tracing::warn!(max_connections = connections, descriptors, "few connections: raise the descriptor limit");
     }
     capacity
@@ -71,8 +79,11 @@ fn divide(descriptors: u64, open: u64, plan: &Plan, workers: u64) -> Capacity {
     let reserve = (descriptors / 8).clamp(16, 256);
     let each = if crate::snapshot::needs_welcome(plan) { 3 } else { 2 };
     let connections = (descriptors.saturating_sub(taken + reserve) / each).clamp(1, MOST);
+    // What the operator allows bounds clients alone: their requests may need as many connections to backends as before.
+    let clients =
+        if plan.runtime.max_connections == 0 { connections } else { connections.min(plan.runtime.max_connections) };
     let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    Capacity { connections: number(connections), upstream: number(connections), admin: number((reserve / 2).min(64)) }
+    Capacity { connections: number(clients), upstream: number(connections), admin: number((reserve / 2).min(64)) }
 }
 
 #[cfg(test)]
@@ -99,5 +110,19 @@ mod tests {
         assert_eq!(connections(1024, "builtin = \"welcome\"").connections, 284);
         assert_eq!(connections(30, address).connections, 1);
         assert_eq!(connections(u64::MAX, address).connections, 4_000_000);
+    }
+
+    #[test]
+    fn what_is_configured_bounds_clients_and_cannot_exceed_the_descriptors() {
+        let of = |most: u64| {
+            let text = format!(
+                "[runtime]\nmax_connections = {most}\n[[listeners]]\nname = \"w\"\naddress = \"127.0.0.1:1\"\nprotocol = \"http\"\n\
+                 [[routes]]\nlistener = \"w\"\npool = \"p\"\n[[pools.p.backends]]\naddress = \"127.0.0.1:3000\"\n"
+            );
+            divide(1024, 20, &from_text("t", Path::new("/"), &text).unwrap().plan, 2)
+        };
+        let all = of(0);
+        assert_eq!(of(10), Capacity { connections: 10, ..all });
+        assert_eq!(of(4_000_000), all);
     }
 }

@@ -10,8 +10,29 @@ mod backend;
 #[path = "process/run.rs"]
 mod run;
 
+#[path = "support/documented.rs"]
+mod documented;
+
 use backend::Backend;
 use run::{Process, curl};
+
+#[test]
+fn the_metrics_of_process_and_l7_are_exactly_those_that_are_documented() {
+    let backend = Backend::start("a");
+    let process = Process::serve(&config("127.0.0.1:0", "", &backend));
+    let web = process.address("web");
+    assert_eq!(curl(&[&format!("http://{web}/a")]).0, 200);
+    let expected = &documented::documented("Process\n") | &documented::documented("L7\n");
+    assert!(expected.len() > 40, "the tables were not understood: {expected:#?}");
+    run::wait_for(
+        "the page to be as documented",
+        || {
+            let page = documented::printed(&process.ask("/metrics").1);
+            format!("only documented: {:#?}\nonly printed: {:#?}", &expected - &page, &page - &expected)
+        },
+        || (documented::printed(&process.ask("/metrics").1) == expected).then_some(()),
+    );
+}
 
 /// SHA-256 of "test".
 const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";

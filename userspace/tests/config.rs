@@ -92,6 +92,55 @@ fn new_flows_have_a_budget_by_default_only_where_nothing_is_refused_for_it() {
 }
 
 #[test]
+fn datapath_keys_are_dumped_as_written_while_nothing_uses_them() {
+    let rest = "[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n[[routes]]\nlistener = \"a\"\n\
+                pool = \"p\"\n[[pools.p.backends]]\naddress = \"127.0.0.1:2\"\n";
+    for head in [
+        "[datapath]\ninterfaces = [\"eth7\"]\nxdp = \"off\"\nflows = 4096\n",
+        "[datapath]\nxdp = \"tc\"\nflows = 4096\ntimeout_udp = \"7s\"\n",
+    ] {
+        let plan = config::from_text("f", Path::new("/"), &format!("{head}{rest}")).unwrap().plan;
+        assert!(plan.datapath.is_none());
+        let dumped = dump(&plan).unwrap();
+        for line in head.lines() {
+            assert!(dumped.contains(line), "no {line:?} in\n{dumped}");
+        }
+        assert_eq!(config::from_text("dumped", Path::new("/"), &dumped).unwrap().plan, plan, "{dumped}");
+    }
+}
+
+#[test]
+fn a_certificate_file_that_is_no_file_or_too_long_is_refused_and_nothing_hangs() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+    std::fs::write(directory.path().join("a.key"), made.signing_key.serialize_pem()).unwrap();
+    let load = |cert: &str| {
+        let file = format!(
+            "[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nprotocol = \"https\"\n\
+             tls = {{ cert = \"{cert}\", key = \"a.key\" }}\n[[routes]]\nlistener = \"a\"\npool = \"p\"\n\
+             [[pools.p.backends]]\naddress = \"127.0.0.1:2\"\n"
+        );
+        config::from_text("f", directory.path(), &file).map_err(|error| error.to_string())
+    };
+    let pem = made.cert.pem();
+    let fill = |length: usize| {
+        let long = format!("{pem}{}", "#".repeat(length - pem.len()));
+        std::fs::write(directory.path().join("long"), long).unwrap();
+    };
+    fill(1 << 20);
+    assert!(load("long").is_ok(), "the largest that is documented");
+    fill((1 << 20) + 1);
+    let error = load("long").unwrap_err();
+    assert!(error.ends_with("long\": longer than 1048576 bytes"), "{error}");
+
+    nix::unistd::mkfifo(&directory.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (path, name) in [("fifo", "fifo"), ("/dev/zero", "/dev/zero"), (".", ".")] {
+        let error = load(path).unwrap_err();
+        assert!(error.ends_with(&format!("{name}\": not a regular file")), "{path}: {error}");
+    }
+}
+
+#[test]
 fn a_key_of_another_certificate_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let pem = |name: &str| {

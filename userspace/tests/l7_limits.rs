@@ -72,6 +72,31 @@ fn idle_connections_take_no_descriptor_that_a_request_an_operator_or_a_reload_ne
 }
 
 #[test]
+fn connections_beyond_the_configured_limit_wait_and_are_counted() {
+    let origin = Origin::standard();
+    let gateway = Gateway::start(&Config { workers: 1, max_connections: 2, ..Config::to(origin.address) });
+    assert_eq!(gateway.metrics().count("expressgateway_max_connections", &[]), 2);
+    let mut served: Vec<Raw> = silent(gateway.plain(), 2);
+    for raw in &mut served {
+        assert_eq!(raw.send(HELLO).answer(false).expect("an answer").status, 200);
+    }
+    assert_eq!(gateway.metrics().count("expressgateway_accept_pauses_total", &[]), 0);
+    let mut third = Raw::connect(gateway.plain());
+    third.send(HELLO);
+    let metrics = wait_for("accepting pauses", SOON, || {
+        let metrics = gateway.metrics();
+        (metrics.count("expressgateway_accept_pauses_total", &[]) > 0).then_some(metrics)
+    });
+    assert_eq!(metrics.count(ACTIVE, &[]), 2, "{}", metrics.text);
+    for raw in &mut served {
+        assert_eq!(raw.send(HELLO).answer(false).expect("an answer").status, 200, "who is in is served");
+    }
+    served.pop();
+    assert_eq!(third.answer(false).expect("an answer").status, 200, "who waited has the place that became free");
+    gateway.stop();
+}
+
+#[test]
 fn a_gateway_that_is_full_drains_like_any_other() {
     let origin = Origin::standard();
     let mut gateway =

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The process from start to end: command line, start, failed start, drain, reload.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -131,6 +131,9 @@ fn what_dump_prints_dumps_as_itself() {
     let first = output(command(folder.path()).args(["--dump", "f.toml"]));
     assert!(first.status.success());
     assert!(text(&first.stdout).contains("drain_timeout_ms = 10000"), "defaults are missing");
+    for default in ["[datapath]\ninterfaces = []\nxdp = \"auto\"\n", "flows = 1048576", "[datapath.guards]"] {
+        assert!(text(&first.stdout).contains(default), "no {default:?} although no listener needs it");
+    }
     std::fs::write(folder.path().join("dumped.toml"), &first.stdout).unwrap();
     let second = output(command(folder.path()).args(["--dump", "dumped.toml"]));
     assert_eq!(text(&second.stdout), text(&first.stdout));
@@ -161,6 +164,84 @@ fn a_port_that_is_taken_ends_the_start_and_is_named() {
     let said = text(&ended.stderr);
     let expected = format!("cannot start: start the edge: listener \"web\": cannot bind {}/tcp: ", taken.0);
     assert!(said.contains(&expected), "{said}");
+}
+
+/// A port of 127.0.0.1 that nobody has, for TCP or UDP.
+fn free_port() -> u16 {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A listener with TLS and HTTP/3 on this port.
+fn both_transports(name: &str, port: u16) -> String {
+    format!(
+        "{ADMIN}\n[[listeners]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\nprotocol = \"https\"\nhttp3 = true\n\
+         [[routes]]\nlistener = \"{name}\"\npool = \"app\"\n[[pools.app.backends]]\nbuiltin = \"welcome\"\n"
+    )
+}
+
+fn refused_start(config: &str) -> String {
+    let folder = folder();
+    std::fs::write(folder.path().join("f.toml"), config).unwrap();
+    let mut process = Process::spawn(
+        {
+            let mut command = command(folder.path());
+            command.arg("f.toml");
+            command
+        },
+        folder,
+    );
+    assert_eq!(process.wait().code(), Some(1));
+    process.wait_for_line("cannot start")
+}
+
+#[test]
+fn a_second_process_is_refused_the_ports_of_the_first_and_may_have_them_after_it() {
+    let config = both_transports("web", free_port());
+    let mut first = Process::serve(&config);
+    let at = first.address("web");
+    let said = refused_start(&config);
+    let expected = format!("listener \"web\": cannot bind {at}/tcp: Address already in use");
+    assert!(said.contains(&expected), "{said}");
+    assert_eq!(curl(&["--insecure", &format!("https://{at}/")]).0, 200, "the first goes on");
+    first.signal(Signal::SIGTERM);
+    assert!(first.wait().success());
+    let second = Process::serve(&config);
+    assert_eq!(curl(&["--insecure", &format!("https://{at}/")]).0, 200);
+    drop(second);
+}
+
+#[test]
+fn ports_are_not_shared_with_whoever_would_share_them() {
+    use nix::sys::socket::{setsockopt, sockopt::ReusePort};
+    let port = free_port();
+    let config = both_transports("web", port);
+    let udp = UdpSocket::bind(("127.0.0.1", port)).unwrap();
+    setsockopt(&udp, ReusePort, &true).unwrap();
+    let said = refused_start(&config);
+    assert!(said.contains(&format!("listener \"web\": cannot bind 127.0.0.1:{port}/udp: ")), "{said}");
+    drop(udp);
+    let tcp = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    setsockopt(&tcp, ReusePort, &true).unwrap();
+    let said = refused_start(&config);
+    assert!(said.contains(&format!("listener \"web\": cannot bind 127.0.0.1:{port}/tcp: ")), "{said}");
+}
+
+#[test]
+fn a_reload_that_renames_a_listener_takes_its_own_ports_over() {
+    let port = free_port();
+    let process = Process::serve(&both_transports("web", port));
+    for name in ["renamed", "again", "web"] {
+        let status = process.reload(&both_transports(name, port));
+        assert_eq!(status["reload"]["last"]["applied"], true, "{status:#}");
+        assert_eq!(process.address(name).port(), port);
+        assert_eq!(curl(&["--insecure", &format!("https://127.0.0.1:{port}/")]).0, 200);
+    }
 }
 
 #[test]

@@ -96,6 +96,10 @@ impl<'t> Gateway<'t> {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the gateway runs").id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("the gateway runs");
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("signal");

@@ -4,6 +4,11 @@
 //! Ordinarily: SO_REUSEPORT sockets on the address. With steering: TCP sockets on a loopback port of the kernel's choice,
 //! which the kernel's socket lookup assigns connections to whatever their address; UDP sockets on the wildcard, because
 //! replies leave from the socket's own port.
+//!
+//! SO_REUSEPORT lets any process of the same user join in and take its share of the traffic unseen. So the first socket
+//! of a place binds without it, which the kernel refuses where anybody else is, and gets it afterwards, for the others
+//! to join. Only where this process itself has sockets on the port, as when a reload renames a listener, it is there
+//! from the start.
 
 use super::{Endpoint, Place, Retired, Socket};
 use crate::error::EdgeError;
@@ -64,17 +69,26 @@ fn by_port(addresses: &[SocketAddr]) -> Vec<Vec<SocketAddr>> {
     groups
 }
 
-/// Binds a place for every worker. `chosen` gives the real address where TCP already found one for port 0.
+/// Binds a place for every worker. `chosen` gives the real address where TCP already found one for port 0; `ours` says
+/// whether this process has sockets on a port.
 pub(crate) fn bind(
     place: Place,
     workers: usize,
     steering: Option<&dyn Steering>,
     chosen: impl Fn(SocketAddr) -> SocketAddr,
+    ours: impl Fn(Transport, u16) -> bool,
 ) -> Result<Bound, EdgeError> {
+    let refused = |address: SocketAddr| {
+        let (listener, transport) = (place.listener.to_string(), place.transport);
+        move |source| EdgeError::Bind { listener, address, transport, source }
+    };
     let mut addresses: Vec<SocketAddr> = place.addresses.iter().map(|&address| chosen(address)).collect();
     let retired = Retired::default();
     let mut sockets = Vec::new();
-    for _ in 0..workers {
+    if steering.is_some() && place.transport == Transport::Tcp {
+        addresses.iter().try_for_each(|&address| vacant(address).map_err(refused(address)))?;
+    }
+    for worker in 0..workers {
         let address = addresses.first().copied().unwrap_or_else(|| SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
         let at = match (steering.is_some(), place.transport) {
             (false, _) => address,
@@ -83,12 +97,8 @@ pub(crate) fn bind(
             (true, Transport::Tcp) => SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0)),
             (true, Transport::Udp) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port())),
         };
-        let (socket, bound) = socket(place.transport, at, steering.is_some()).map_err(|source| EdgeError::Bind {
-            listener: place.listener.to_string(),
-            address: at,
-            transport: place.transport,
-            source,
-        })?;
+        let alone = worker == 0 && !ours(place.transport, at.port());
+        let (socket, bound) = socket(place.transport, at, steering.is_some(), alone).map_err(refused(at))?;
         if steering.is_none()
             && let Some(first) = addresses.first_mut()
         {
@@ -116,7 +126,27 @@ pub(crate) fn bind(
     Ok(Bound { place, addresses, retired, endpoints })
 }
 
-fn socket(transport: Transport, at: SocketAddr, steered: bool) -> io::Result<(Socket, SocketAddr)> {
+/// Refuses an address where somebody listens. Steered traffic would go past them without a word: the kernel asks our program
+/// before it looks for their socket.
+fn vacant(address: SocketAddr) -> io::Result<()> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    } else {
+        socket.set_freebind_v4(true)?;
+    }
+    // Connections that are closing are no obstacle.
+    socket.set_reuse_address(true)?;
+    match socket.bind(&SockAddr::from(address)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+        // Whatever else forbids binding there does not stand in the way of who does not bind there.
+        _ => Ok(()),
+    }
+}
+
+/// `alone`: nobody else may have the port, until this socket has it.
+fn socket(transport: Transport, at: SocketAddr, steered: bool, alone: bool) -> io::Result<(Socket, SocketAddr)> {
     let (kind, protocol) = match transport {
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
@@ -131,7 +161,7 @@ fn socket(transport: Transport, at: SocketAddr, steered: bool) -> io::Result<(So
         // the source of a reply (ip6_datagram_send_ctl answers EINVAL otherwise).
         socket.set_freebind_v6(true)?;
     }
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(!alone)?;
     if transport == Transport::Tcp {
         socket.set_reuse_address(true)?;
         // Accepted connections inherit both.
@@ -139,6 +169,8 @@ fn socket(transport: Transport, at: SocketAddr, steered: bool) -> io::Result<(So
         socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
     }
     socket.bind(&SockAddr::from(at))?;
+    // Before listening: that is when the kernel looks whether the socket is one of a group.
+    socket.set_reuse_port(true)?;
     if transport == Transport::Tcp {
         socket.listen(BACKLOG)?;
     }

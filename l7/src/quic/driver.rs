@@ -121,9 +121,10 @@ impl Setup {
 pub(super) struct Driver {
     worker: Rc<Worker>,
     binding: Rc<Binding>,
-    retired: Retired,
     watch: Watch,
     socket: Socket,
+    /// After the socket: while this one counts, the edge takes the port for its own.
+    retired: Retired,
     /// The destinations that are ours; None when the socket can get no others.
     destinations: Option<Vec<SocketAddr>>,
     setup: Setup,

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! `/drops`: the last refused packets, as JSON for `egctl drops --samples`. `docs/metrics.md` documents the shape.
 
-use std::net::SocketAddr;
 use std::time::UNIX_EPOCH;
 
-use eg_abi::{PROTO_TCP, PROTO_UDP};
 use serde_json::{Value, json};
 
-use crate::datapath::{DropSample, SAMPLES_KEPT};
+use crate::datapath::{self, DropSample, SAMPLES_KEPT};
 use crate::vitals::Vitals;
 
 /// What `?after=NUMBER` asks for; 0 without a query, `None` for anything else.
@@ -37,33 +35,14 @@ fn sample(sample: &DropSample) -> Value {
         "reason": sample.reason.label(),
         "interface": sample.interface,
         "ifindex": sample.ifindex,
-        "protocol": protocol(sample.protocol),
-        "source": end(sample, sample.source),
-        "destination": end(sample, sample.destination),
+        "protocol": datapath::protocol(sample.protocol),
+        "source": datapath::end(sample.source, sample.destination),
+        "destination": datapath::end(sample.destination, sample.source),
         "vip": sample.vip,
         "pool": sample.backend.as_ref().map(|(pool, _)| pool),
         "backend": sample.backend.as_ref().map(|(_, name)| name),
         "length": sample.length,
     })
-}
-
-fn protocol(number: u8) -> Value {
-    match number {
-        PROTO_TCP => json!("tcp"),
-        PROTO_UDP => json!("udp"),
-        // Refused before the protocol was known.
-        0 => Value::Null,
-        other => json!(other.to_string()),
-    }
-}
-
-/// With its port, unless the packet was refused before the ports were known.
-fn end(sample: &DropSample, address: SocketAddr) -> String {
-    if sample.source.port() == 0 && sample.destination.port() == 0 {
-        address.ip().to_string()
-    } else {
-        address.to_string()
-    }
 }
 
 #[cfg(test)]

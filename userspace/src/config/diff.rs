@@ -53,6 +53,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Result<Diff, DatapathToggled> {
     let Diff { plan, hot, cold } = &mut diff;
 
     keep(&old.runtime.workers, &mut plan.runtime.workers, "runtime.workers", cold);
+    keep(&old.runtime.max_connections, &mut plan.runtime.max_connections, "runtime.max_connections", cold);
     let (bind, format) = (&mut plan.observability.metrics_bind, &mut plan.observability.log_format);
     keep(&old.observability.metrics_bind, bind, "observability.metrics_bind", cold);
     keep(&old.observability.log_format, format, "observability.log_format", cold);
@@ -64,6 +65,9 @@ pub fn diff(old: &Plan, new: &Plan) -> Result<Diff, DatapathToggled> {
         datapath(old, new, hot, cold);
     }
 
+    if old.unused_datapath != new.unused_datapath {
+        hot.push(Change { path: "datapath".to_owned(), what: "settings of what is off".to_owned() });
+    }
     note(&old.runtime.drain_timeout, &new.runtime.drain_timeout, "runtime.drain_timeout_ms", hot);
     note(&old.runtime.drain_settle, &new.runtime.drain_settle, "runtime.drain_settle_ms", hot);
     note(&old.observability.log, &new.observability.log, "observability.log", hot);

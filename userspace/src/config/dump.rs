@@ -33,6 +33,7 @@ struct File<'p> {
 #[derive(Serialize)]
 struct Runtime {
     workers: usize,
+    max_connections: u64,
     drain_timeout_ms: u128,
     drain_settle_ms: u128,
 }
@@ -157,6 +158,7 @@ pub fn dump(plan: &Plan) -> Result<String, toml::ser::Error> {
     toml::to_string(&File {
         runtime: Runtime {
             workers: plan.runtime.workers,
+            max_connections: plan.runtime.max_connections,
             drain_timeout_ms: plan.runtime.drain_timeout.as_millis(),
             drain_settle_ms: plan.runtime.drain_settle.as_millis(),
         },
@@ -170,16 +172,21 @@ pub fn dump(plan: &Plan) -> Result<String, toml::ser::Error> {
         },
         admin: Admin { api_token_hash: plan.admin.token_sha256.map(|hash| format!("sha256:{}", value::hex(&hash))) },
         tls: Tls { tls13_only: plan.tls.tls13_only },
-        datapath: plan.datapath.as_ref().map(datapath).unwrap_or_default(),
+        datapath: match (&plan.datapath, &plan.unused_datapath) {
+            (Some(plan), _) => datapath(plan, false),
+            (None, Some(unused)) => datapath(&unused.keys, unused.off),
+            (None, None) => Datapath::default(),
+        },
         listeners: terminated(plan).chain(carried(plan)).collect(),
         routes: routes(plan),
         pools: pools(plan),
     })
 }
 
-fn datapath(plan: &DatapathPlan) -> Datapath<'_> {
+fn datapath(plan: &DatapathPlan, off: bool) -> Datapath<'_> {
     let rest = DatapathRest {
         xdp: match plan.xdp {
+            _ if off => "off",
             XdpMode::Auto => "auto",
             XdpMode::Native => "native",
             XdpMode::Generic => "generic",

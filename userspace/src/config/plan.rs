@@ -30,6 +30,8 @@ pub struct Plan {
     pub tls: TlsPlan,
     /// `None`: no interface is configured, or `datapath.xdp = "off"`; the kernel is left alone.
     pub datapath: Option<DatapathPlan>,
+    /// What `[datapath]` says then, which nothing obeys and `dump` prints.
+    pub unused_datapath: Option<UnusedDatapath>,
     pub edge: EdgePlan,
 }
 
@@ -38,6 +40,8 @@ pub struct Plan {
 pub struct RuntimePlan {
     /// 0: one per core.
     pub workers: usize,
+    /// Client connections at which accepting pauses; 0: as many as descriptors allow.
+    pub max_connections: u64,
     /// How long in-flight work may take after accepting has stopped.
     pub drain_timeout: Duration,
     /// How long `/readyz` says 503 before accepting stops, for whoever watches it to notice.
@@ -70,6 +74,15 @@ pub struct AdminPlan {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsPlan {
     pub tls13_only: bool,
+}
+
+/// `[datapath]` of a configuration that leaves the kernel alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusedDatapath {
+    /// By `xdp = "off"`; else because there are no interfaces.
+    pub off: bool,
+    /// Without VIPs and pools.
+    pub keys: DatapathPlan,
 }
 
 /// What the kernel is to carry.

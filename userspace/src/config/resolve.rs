@@ -41,10 +41,14 @@ pub(crate) fn resolve(file: &File, host: &Host<'_>, problems: &Problems) -> Plan
         problems.error(&nowhere, "no [[listeners]]: there is nothing to serve");
     }
     let edge = listeners::edge(file, &names, host, problems);
-    let datapath = datapath::datapath(file, &names, host, problems);
+    let (datapath, unused_datapath) = match datapath::datapath(file, &names, host, problems) {
+        Ok(datapath) => (Some(datapath), None),
+        Err(unused) => (None, Some(unused)),
+    };
     Plan {
         runtime: RuntimePlan {
             workers: number(&file.runtime.workers, 0) as usize,
+            max_connections: number(&file.runtime.max_connections, 0),
             drain_timeout: Duration::from_millis(number(&file.runtime.drain_timeout_ms, 10_000)),
             drain_settle: Duration::from_millis(number(&file.runtime.drain_settle_ms, 0)),
         },
@@ -52,6 +56,7 @@ pub(crate) fn resolve(file: &File, host: &Host<'_>, problems: &Problems) -> Plan
         admin: AdminPlan { token_sha256: file.admin.api_token_hash.as_ref().map(|hash| hash.value) },
         tls: TlsPlan { tls13_only: flag(&file.tls.tls13_only, false) },
         datapath,
+        unused_datapath,
         edge,
     }
 }

@@ -34,6 +34,7 @@ pub(crate) struct File {
 
 pub(crate) struct Runtime {
     pub(crate) workers: Option<At<u64>>,
+    pub(crate) max_connections: Option<At<u64>>,
     pub(crate) drain_timeout_ms: Option<At<u64>>,
     pub(crate) drain_settle_ms: Option<At<u64>>,
 }
@@ -183,6 +184,7 @@ pub(crate) fn file(table: &DeTable<'_>, problems: &Problems) -> File {
 fn runtime(mut table: Section<'_>) -> Runtime {
     let runtime = Runtime {
         workers: table.number("workers", 0..=MAX_WORKERS),
+        max_connections: table.number("max_connections", 0..=crate::limits::MOST),
         drain_timeout_ms: table.number("drain_timeout_ms", 0..=MAX_DRAIN_MS),
         drain_settle_ms: table.number("drain_settle_ms", 0..=MAX_DRAIN_MS),
     };

@@ -27,7 +27,7 @@ impl fmt::Display for Detached {
     }
 }
 
-/// Detaches programs, removes pins below `pin_root`, and the VIPs that were made local in this network namespace. Must
+/// The caller owns `pin_root` (`Owner`), or means it. Detaches programs, removes pins below `pin_root`, and the VIPs that were made local in this network namespace. Must
 /// run inside a tokio runtime. A pin root that does not exist is nothing to remove, and no error.
 ///
 /// # Errors

@@ -18,6 +18,8 @@ pub enum DatapathError {
     Privilege { missing: Vec<&'static str> },
     /// The pin root is not on a BPF file system.
     NoBpffs { path: PathBuf },
+    /// A living process works below the pin root.
+    Owned { path: PathBuf, pid: Option<i32> },
     /// The pin root cannot be made or listed.
     PinRoot { path: PathBuf, source: io::Error },
     /// A configured interface does not exist in this network namespace.
@@ -73,6 +75,13 @@ impl fmt::Display for DatapathError {
                 f,
                 "datapath.pin_root {path:?} is not on a BPF file system; mount one: mount -t bpf bpf /sys/fs/bpf"
             ),
+            Self::Owned { path, pid } => {
+                let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                write!(
+                    f,
+                    "datapath.pin_root {path:?} is in use by {who}: one process to a pin root; stop that one first, or choose another pin_root"
+                )
+            }
             Self::PinRoot { path, .. } => write!(f, "datapath.pin_root: cannot use {path:?}"),
             Self::NoInterface { name } => {
                 write!(f, "datapath.interfaces: no interface {name:?} in this network namespace")

@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::error::DatapathError;
-use super::samples::Samples;
+use super::samples::{Samples, end, protocol, socket};
 
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -116,11 +116,13 @@ impl Events {
             return;
         }
         let reason = DropReason::from_code(event.code).map_or("unknown", DropReason::label);
+        let (source, destination) =
+            (socket(event.key.saddr, event.key.sport), socket(event.key.daddr, event.key.dport));
         tracing::warn!(
             reason,
-            source = ?(event.key.saddr, event.key.sport),
-            destination = ?(event.key.daddr, event.key.dport),
-            protocol = event.key.proto,
+            source = end(source, destination),
+            destination = end(destination, source),
+            protocol = protocol(event.key.proto),
             bytes = event.length,
             sampled = logged.since,
             "packets dropped"

@@ -5,12 +5,14 @@
 //! per-CPU maps, names from the tables, so a VIP that a reload removed is gone from the next reading.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use eg_skel::Maps;
 use eg_skel::abi::{BackendState, Count, Drop as DropReason, Load, Meta, Miss, Stats};
 use eg_skel::maps::Totals;
 
+use super::attach::look;
 use super::error::DatapathError;
 use super::fragments::{Counters, HeldFragments};
 use super::sync::Tables;
@@ -29,6 +31,8 @@ pub struct Figures {
     pub events_lost: u64,
     /// Fragments that came before their first.
     pub held: HeldFragments,
+    /// Interfaces at which a program of ours runs.
+    pub interfaces: u64,
     /// Of the configuration applied last.
     pub generation: u64,
 }
@@ -62,13 +66,20 @@ pub struct BackendFigures {
 #[derive(Clone)]
 pub struct FiguresReader {
     maps: Arc<Maps>,
+    /// Where they are pinned.
+    folder: PathBuf,
     tables: Arc<Mutex<Tables>>,
     held: Arc<Counters>,
 }
 
 impl FiguresReader {
-    pub(crate) fn new(maps: Arc<Maps>, tables: Arc<Mutex<Tables>>, held: Arc<Counters>) -> FiguresReader {
-        FiguresReader { maps, tables, held }
+    pub(crate) fn new(
+        maps: Arc<Maps>,
+        folder: PathBuf,
+        tables: Arc<Mutex<Tables>>,
+        held: Arc<Counters>,
+    ) -> FiguresReader {
+        FiguresReader { maps, folder, tables, held }
     }
 
     /// Some thousand small system calls, a few milliseconds.
@@ -112,6 +123,7 @@ impl FiguresReader {
             misses: misses.collect::<Result<_, DatapathError>>()?,
             events_lost: self.maps.events_lost.sum(0)?,
             held: self.held.read(),
+            interfaces: look::count(&self.folder)? as u64,
             generation,
         })
     }

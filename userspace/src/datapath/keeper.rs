@@ -39,6 +39,8 @@ pub(crate) struct Keeper {
     /// Where the maps are pinned.
     pub(crate) folder: PathBuf,
     pub(crate) timeouts: Timeouts,
+    /// Told when links may have changed, and from time to time.
+    pub(crate) links_changed: Arc<tokio::sync::Notify>,
 }
 
 impl Keeper {
@@ -53,6 +55,7 @@ impl Keeper {
             let look = tokio::select! {
                 () = self.changes.wait() => {
                     tokio::time::sleep(SETTLE).await;
+                    self.links_changed.notify_one();
                     true
                 }
                 () = self.applied.notified() => true,
@@ -65,6 +68,7 @@ impl Keeper {
                     if refresh {
                         refreshed = Instant::now();
                         self.neigh.refresh().await;
+                        self.links_changed.notify_one();
                     }
                     report(self.beat());
                     report(walks.go_on().await);

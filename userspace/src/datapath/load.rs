@@ -3,7 +3,7 @@
 //!
 //! `Datapath::start` calls it once. What it returns is loaded but attached to nothing, so a refusal here leaves what is
 //! running alone. Checked first, each with an error of its own: privileges and kernel features (`probe`), a BPF file
-//! system, pins of another ABI.
+//! system and no other process there (`owner`), pins of another ABI.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,6 @@ use eg_skel::sock_lookup::LookupSkelBuilder;
 use eg_skel::{Maps, features, tc_ingress, xdp_ingress};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{MapCore, MapHandle, MapMut, PrintLevel, set_print};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attach::ladder::Programs;
 use super::error::DatapathError;
@@ -282,14 +281,8 @@ fn shared(error: ShareError) -> DatapathError {
     DatapathError::map("share the pinned maps")(error)
 }
 
-/// Makes `<pin_root>/v<ABI>`, on bpffs and alone there.
+/// Makes `<pin_root>/v<ABI>`, alone there. The root is ours (`owner`).
 fn pin_folder(root: &Path) -> Result<PathBuf, DatapathError> {
-    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let kind =
-        statfs(existing).map_err(|error| DatapathError::PinRoot { path: existing.into(), source: error.into() })?;
-    if kind.filesystem_type() != BPF_FS_MAGIC {
-        return Err(DatapathError::NoBpffs { path: root.into() });
-    }
     let folder = share::pin_dir(root);
     fs::create_dir_all(&folder).map_err(|source| DatapathError::PinRoot { path: folder.clone(), source })?;
     for (path, name) in versions(root)? {

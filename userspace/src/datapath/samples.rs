@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use eg_skel::abi::{Addr, Be16, Drop as DropReason, Event};
+use eg_skel::abi::{Addr, Be16, Drop as DropReason, Event, PROTO_TCP, PROTO_UDP};
 use nix::net::if_::if_indextoname;
 
 use super::keeper::lock;
@@ -129,7 +129,22 @@ impl SamplesReader {
     }
 }
 
-fn socket(address: Addr, port: Be16) -> SocketAddr {
+/// A protocol's name or number; `None`: the packet was refused before it was known.
+pub fn protocol(number: u8) -> Option<String> {
+    match number {
+        0 => None,
+        PROTO_TCP => Some("tcp".to_owned()),
+        PROTO_UDP => Some("udp".to_owned()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// One end of a refused packet: with its port, unless the packet was refused before the ports were known.
+pub fn end(this: SocketAddr, other: SocketAddr) -> String {
+    if this.port() == 0 && other.port() == 0 { this.ip().to_string() } else { this.to_string() }
+}
+
+pub(crate) fn socket(address: Addr, port: Be16) -> SocketAddr {
     SocketAddr::new(address.into(), port.into())
 }
 

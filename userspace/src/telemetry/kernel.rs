@@ -55,6 +55,8 @@ fn totals(to: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
     to.counters("expressgateway_l4_drops", "Packets refused, by reason.", drops.collect())?;
     let misses = figures.misses.iter().map(|(miss, count)| (label("reason", miss.label()), *count));
     to.counters("expressgateway_l4_flow_misses", "Packets of no valid flow, by reason.", misses.collect())?;
+    let help = "Interfaces at which a program of ours runs.";
+    to.gauge("expressgateway_l4_interfaces_attached", help, figures.interfaces)?;
     fragments(to, &figures.held)?;
     to.counter("expressgateway_l4_events_lost", "Sampled events that nobody saw.", figures.events_lost)
 }

@@ -67,7 +67,7 @@ pool="p"
 address="10.0.0.1:80"
 "#,
         r#"
-f.toml:2:1: runtime.banana: unknown key; known here: workers, drain_timeout_ms, drain_settle_ms
+f.toml:2:1: runtime.banana: unknown key; known here: workers, max_connections, drain_timeout_ms, drain_settle_ms
 "#,
     ),
     (

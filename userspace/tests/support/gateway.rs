@@ -24,6 +24,8 @@ use super::{SOON, wait_for};
 pub(crate) struct Config {
     pub(crate) backends: Vec<SocketAddr>,
     pub(crate) workers: usize,
+    /// 0: by the descriptors.
+    pub(crate) max_connections: u64,
     pub(crate) drain_timeout_ms: u64,
     pub(crate) drain_settle_ms: u64,
     /// Appended as it is.
@@ -43,6 +45,7 @@ impl Config {
         Config {
             backends,
             workers: 2,
+            max_connections: 0,
             drain_timeout_ms: 10_000,
             drain_settle_ms: 0,
             more: String::new(),
@@ -58,6 +61,7 @@ impl Config {
             r#"
 [runtime]
 workers = {workers}
+max_connections = {connections}
 drain_timeout_ms = {drain}
 drain_settle_ms = {settle}
 
@@ -90,6 +94,7 @@ pool = "origin"
 [pools.origin]
 "#,
             workers = self.workers,
+            connections = self.max_connections,
             drain = self.drain_timeout_ms,
             settle = self.drain_settle_ms,
             admin = ports.admin.number,
@@ -137,6 +142,7 @@ impl Gateway {
     /// Starts the usual configuration and waits until /readyz answers 200.
     #[track_caller]
     pub(crate) fn start(config: &Config) -> Gateway {
+        super::check_required();
         let ports = Ports::take();
         let folder = tempfile::Builder::new().prefix("eg-blackbox-").tempdir().expect("make a folder for the gateway");
         write_certificate(folder.path());

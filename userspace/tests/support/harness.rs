@@ -40,9 +40,26 @@ pub(crate) fn full() -> bool {
     std::env::var_os("EG_FULL").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
+/// What `EG_REQUIRE` may name.
+fn features() -> impl Iterator<Item = &'static str> {
+    let list = include_str!("../../../kernel-tests/features.txt");
+    list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// A name in `EG_REQUIRE` that is none would turn no skip into a failure, and nobody would notice.
+#[track_caller]
+pub(crate) fn check_required() {
+    let required = std::env::var("EG_REQUIRE").unwrap_or_default();
+    for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let known: Vec<&str> = features().collect();
+        assert!(known.contains(&name), "EG_REQUIRE names {name:?}, which no test knows; known: {}", known.join(", "));
+    }
+}
+
 /// Says why a test does not run here, or fails it when `EG_REQUIRE` (a comma-separated list) names what is missing.
 #[track_caller]
 pub(crate) fn skip(need: &str, why: &str) {
+    assert!(features().any(|name| name == need), "kernel-tests/features.txt lacks {need}");
     let required = std::env::var("EG_REQUIRE").unwrap_or_default();
     assert!(!required.split(',').any(|name| name.trim() == need), "EG_REQUIRE names {need}, but {why}");
     println!("skipped, because {why}");

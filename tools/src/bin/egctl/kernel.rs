@@ -8,7 +8,7 @@ use std::path::Path;
 use eg_skel::Maps;
 use eg_skel::abi::{Addr, BackendState, Be16, Drop, Miss, PROTO_TCP, PROTO_UDP, RING_SLOTS};
 use eg_skel::share::pin_dir;
-use expressgateway::datapath::{self, Kind, Named};
+use expressgateway::datapath::{self, DatapathError, Kind, Named};
 use serde_json::{Value, json};
 
 use crate::table::Table;
@@ -22,19 +22,25 @@ pub(crate) struct Pins {
 impl Pins {
     pub(crate) fn open(pin_root: &Path) -> Result<Self, String> {
         let folder = pin_dir(pin_root);
-        match folder.try_exists() {
-            Ok(true) => {}
-            Ok(false) => {
-                return Err(format!(
-                    "{}: nothing is pinned there (is the datapath on? is this [datapath].pin_root? see --pin-root)",
-                    folder.display()
-                ));
-            }
-            Err(error) => return Err(format!("{}: {error} (reading pinned maps needs root)", folder.display())),
+        if let Some(why) = Self::out_of_reach(pin_root) {
+            return Err(why);
         }
         let maps = Maps::open(&folder).map_err(|error| format!("{}: {}", folder.display(), crate::chain(&error)))?;
         let names = datapath::names(&folder).map_err(|error| crate::chain(&error))?;
         Ok(Self { maps, names })
+    }
+
+    /// Why there is nothing to be read; `None`: there is.
+    pub(crate) fn out_of_reach(pin_root: &Path) -> Option<String> {
+        let folder = pin_dir(pin_root);
+        match folder.try_exists() {
+            Ok(true) => None,
+            Ok(false) => Some(format!(
+                "{}: nothing is pinned there (is the datapath on? is this [datapath].pin_root? see --pin-root)",
+                folder.display()
+            )),
+            Err(error) => Some(format!("{}: {error} (reading pinned maps needs root)", folder.display())),
+        }
     }
 
     fn name(&self, kind: Kind, id: u32) -> Value {
@@ -49,22 +55,40 @@ pub(crate) fn failed(error: eg_skel::MapError) -> String {
     crate::chain(&error)
 }
 
+/// Columns of `egctl vips`.
+pub(crate) const VIPS: [&str; 12] = [
+    "listener",
+    "address",
+    "protocol",
+    "pool",
+    "epoch",
+    "flows",
+    "packets",
+    "bytes",
+    "reply packets",
+    "reply bytes",
+    "drops",
+    "stateless",
+];
+
+/// Columns of `egctl pools`.
+pub(crate) const POOLS: [&str; 11] = [
+    "pool",
+    "backend",
+    "address",
+    "state",
+    "next hop",
+    "ring share",
+    "flows",
+    "packets",
+    "bytes",
+    "reply packets",
+    "reply bytes",
+];
+
 pub(crate) fn vips(pin_root: &Path) -> Result<Table, String> {
     let pins = Pins::open(pin_root)?;
-    let mut table = Table::new(&[
-        "listener",
-        "address",
-        "protocol",
-        "pool",
-        "epoch",
-        "flows",
-        "packets",
-        "bytes",
-        "reply packets",
-        "reply bytes",
-        "drops",
-        "stateless",
-    ]);
+    let mut table = Table::new(&VIPS);
     let mut ids: Vec<_> = pins.maps.vip_ids.entries().map_err(failed)?.into_iter().filter(|(_, id)| *id != 0).collect();
     ids.sort_by_key(|(_, id)| *id);
     for (key, id) in ids {
@@ -90,19 +114,7 @@ pub(crate) fn vips(pin_root: &Path) -> Result<Table, String> {
 
 pub(crate) fn pools(pin_root: &Path) -> Result<Table, String> {
     let pins = Pins::open(pin_root)?;
-    let mut table = Table::new(&[
-        "pool",
-        "backend",
-        "address",
-        "state",
-        "next hop",
-        "ring share",
-        "flows",
-        "packets",
-        "bytes",
-        "reply packets",
-        "reply bytes",
-    ]);
+    let mut table = Table::new(&POOLS);
     let mut pools: Vec<&Named> = pins.names.iter().filter(|named| named.kind == Kind::Pool).collect();
     pools.sort_by(|a, b| a.name.cmp(&b.name));
     for pool in pools {
@@ -162,7 +174,22 @@ pub(crate) fn drops(pin_root: &Path) -> Result<Table, String> {
     Ok(table)
 }
 
-pub(crate) fn detach(pin_root: &Path) -> Result<String, String> {
+/// With `force` also beside a living process, which is then left without programs.
+pub(crate) fn detach(pin_root: &Path, force: bool) -> Result<String, String> {
+    let _owner = match datapath::Owner::of_existing(pin_root) {
+        Err(error @ DatapathError::Owned { .. }) if force => {
+            eprintln!("egctl: {error}: detaching all the same");
+            None
+        }
+        Err(DatapathError::Owned { path, pid }) => {
+            let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
+            return Err(format!(
+                "{path:?} is in use by {who}, which would be left without programs: stop it first (with \
+                 [datapath].detach_on_exit it detaches by itself), or detach --force"
+            ));
+        }
+        owner => owner.map_err(|error| crate::chain(&error))?,
+    };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let detached = runtime.block_on(datapath::detach(pin_root)).map_err(|error| crate::chain(&error))?;

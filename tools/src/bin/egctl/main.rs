@@ -2,7 +2,7 @@
 //! egctl: what the operator asks a running gateway, or what one left in the kernel.
 //!
 //! `status` and `drops --samples` ask the process over its admin address. `vips`, `pools`, `flows` and `drops` read the
-//! pinned maps, so they answer when no process runs as well; `doctor` looks at the host around both; `detach` takes
+//! pinned maps, so they answer when no process runs as well (the first two ask the process where nothing is pinned); `doctor` looks at the host around both; `detach` takes
 //! everything of ours off the host. `backend` is for the hosts behind a gateway. Nothing but `detach`, `backend attach` and
 //! `backend detach` changes anything.
 
@@ -12,6 +12,7 @@ mod doctor;
 mod flows;
 mod kernel;
 mod samples;
+mod served;
 mod table;
 
 use std::net::SocketAddr;
@@ -49,9 +50,9 @@ struct Arguments {
 enum What {
     /// What the process runs: phase, generation, last reload, listeners, pools
     Status,
-    /// The VIPs in the kernel and what each has forwarded
+    /// The VIPs in the kernel and what each has forwarded; where nothing is pinned, the running process's listeners
     Vips,
-    /// Pools and backends in the kernel: state, next hop, share of the ring, traffic
+    /// Pools and backends in the kernel: state, next hop, share of the ring, traffic; where nothing is pinned, the process's
     Pools,
     /// The connections that the kernel remembers, one line each
     ///
@@ -84,7 +85,13 @@ enum What {
         file: Option<PathBuf>,
     },
     /// Takes programs, pins and local addresses of ours off the host, in this network namespace; flows are forgotten
-    Detach,
+    ///
+    /// Refused beside a living process.
+    Detach {
+        /// Also beside a living process, which goes on without programs and forwards nothing until it is restarted
+        #[arg(long)]
+        force: bool,
+    },
     /// On a backend host: takes a gateway's packets out of their tunnels
     #[command(subcommand)]
     Backend(backend::What),
@@ -105,8 +112,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let Arguments { pin_root, json, .. } = arguments;
     let text = match &arguments.what {
         What::Status => admin::status(&admin(arguments), *json)?,
-        What::Vips => kernel::vips(pin_root)?.render(*json),
-        What::Pools => kernel::pools(pin_root)?.render(*json),
+        What::Vips => served::vips(pin_root, &admin(arguments))?.render(*json),
+        What::Pools => served::pools(pin_root, &admin(arguments))?.render(*json),
         What::Flows(asked) => return flows::flows(pin_root, asked, *json).map(|()| ExitCode::SUCCESS),
         What::Drops { samples: None, .. } => kernel::drops(pin_root)?.render(*json),
         What::Drops { samples: Some(most), follow } => {
@@ -114,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
             return samples::samples(&admin(arguments), *most, follow, *json).map(|()| ExitCode::SUCCESS);
         }
         What::Doctor { file } => return Ok(doctor::doctor(pin_root, file.as_deref(), *json)),
-        What::Detach => kernel::detach(pin_root)?,
+        What::Detach { force } => kernel::detach(pin_root, *force)?,
         What::Backend(what) => backend::run(what, pin_root, *json)?,
     };
     print!("{text}");

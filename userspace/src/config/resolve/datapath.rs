@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{File, Host, Names, flag, fragments, guards, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
 use crate::config::plan::{
-    DatapathPlan, ForwardPlan, PoolPlan, Proto, Timeouts, TunnelSources, UnusedPorts, VipPlan, XdpMode,
+    DatapathPlan, ForwardPlan, PoolPlan, Proto, Timeouts, TunnelSources, UnusedDatapath, UnusedPorts, VipPlan, XdpMode,
 };
 use crate::config::schema::{Forward, Listener, Pool, Protocol};
 
@@ -26,7 +26,13 @@ const MAX_POOLS: usize = 4095;
 /// 65,537.
 const MAX_BACKENDS: usize = 655;
 
-pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems: &Problems) -> Option<DatapathPlan> {
+/// The kernel's part, or what of it was written although the kernel is to be left alone.
+pub(super) fn datapath(
+    file: &File,
+    names: &Names<'_>,
+    host: &Host<'_>,
+    problems: &Problems,
+) -> Result<DatapathPlan, UnusedDatapath> {
     let keys = &file.datapath;
     let mode = keys.xdp.as_ref().map_or(Some(XdpMode::Auto), |mode| mode.value);
     let mut vips = Vec::new();
@@ -87,14 +93,11 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         problems.error(place, message);
     }
     let guards = guards::guards(file, &vips, host, problems);
-    let xdp = mode?;
-    if keys.interfaces.is_empty() {
-        return None;
-    }
-    let local_vips = local_vips(file, problems);
-    Some(DatapathPlan {
+    let on = mode.is_some() && !keys.interfaces.is_empty();
+    let local_vips = if on { local_vips(file, problems) } else { Vec::new() };
+    let plan = DatapathPlan {
         interfaces: keys.interfaces.iter().map(|name| name.value.clone()).collect(),
-        xdp,
+        xdp: mode.unwrap_or(XdpMode::Auto),
         pin_root: keys.pin_root.as_ref().map_or_else(|| PathBuf::from(PIN_ROOT), |path| path.value.clone()),
         flows: u32::try_from(number(&keys.flows, FLOWS)).unwrap_or(u32::MAX),
         hash_seed: keys.hash_seed.as_ref().map(|seed| seed.value),
@@ -106,7 +109,8 @@ pub(super) fn datapath(file: &File, names: &Names<'_>, host: &Host<'_>, problems
         vips,
         pools: used.into_values().collect(),
         local_vips,
-    })
+    };
+    if on { Ok(plan) } else { Err(UnusedDatapath { off: mode.is_none(), keys: plan }) }
 }
 
 /// NAT unless the operator says otherwise.

@@ -4,10 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::{File, Host, Names, flag, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
+use crate::config::pem;
 use crate::config::plan::{Certificate, EdgePlan, ListenerPlan, Pem, Proto, RoutePlan, SchemePlan};
 use crate::config::schema::{Listener, ListenerTls, Protocol, Route};
 
@@ -106,10 +106,10 @@ fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
 }
 
 fn certificate(tls: &ListenerTls, host: &Host<'_>, problems: &Problems) -> Certificate {
-    let read = |file: &Option<At<String>>, kind: &str| -> Option<(std::path::PathBuf, Pem)> {
+    let read = |file: &Option<At<String>>, read: fn(&Path) -> Result<Pem, String>| {
         let file = file.as_ref()?;
         let path = host.directory.join(&file.value);
-        match read_pem(&path, kind) {
+        match read(&path) {
             Ok(pem) => Some((path, pem)),
             Err(why) => {
                 problems.error(&file.place, why);
@@ -117,22 +117,12 @@ fn certificate(tls: &ListenerTls, host: &Host<'_>, problems: &Problems) -> Certi
             }
         }
     };
-    let (cert, key) = (read(&tls.cert, "CERTIFICATE"), read(&tls.key, "PRIVATE KEY"));
+    let (cert, key) = (read(&tls.cert, pem::certificate), read(&tls.key, pem::key));
     let (Some((cert, cert_pem)), Some((key, key_pem))) = (cert, key) else { return Certificate::SelfSigned };
-    if let Err(error) = eg_l7::tls::Identity::from_pem(&cert_pem.0, &key_pem.0) {
-        problems.error(&tls.place, format!("{cert:?} with {key:?}: {}", crate::app::causes(&error)));
+    if let Err(why) = pem::fit(&cert, &key, &cert_pem, &key_pem) {
+        problems.error(&tls.place, why);
     }
     Certificate::Files { cert, key, cert_pem, key_pem }
-}
-
-fn read_pem(path: &Path, kind: &str) -> Result<Pem, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot read {path:?}: {error}"))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let begins = |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{kind}-----"));
-    if !text.lines().any(begins) {
-        return Err(format!("{path:?} has no PEM block \"{kind}\""));
-    }
-    Ok(Pem(Arc::from(bytes)))
 }
 
 /// No two listeners, and no listener and the admin server, on one address, port and transport.

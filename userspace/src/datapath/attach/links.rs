@@ -93,6 +93,12 @@ impl Links {
         Ok(())
     }
 
+    /// The indices of interfaces that something is pinned for.
+    pub(super) fn interfaces(&self) -> Result<Vec<u32>, DatapathError> {
+        let pins = list(&self.folder)?;
+        Ok(pins.iter().filter_map(|path| interface_pin(path)).map(|(_, index)| index).collect())
+    }
+
     /// Where something at an interface is pinned.
     pub(super) fn pin_of(&self, kind: Kind, index: u32) -> PathBuf {
         self.folder.join(format!("{}{index}", kind.prefix()))

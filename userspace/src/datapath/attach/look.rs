@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! What is attached, for whoever asks without a running process: by the pins, and by what the kernel says.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use libbpf_rs::Program;
 use libbpf_rs::query::LinkTypeInfo;
 
 use super::super::error::DatapathError;
-use super::links::{Kind, interface_pin, list, open_pinned};
+use super::links::{Kind, Links, interface_pin, list, open_pinned};
+use super::tc;
 use super::xdp::{self, Mode};
 
 /// A program of ours at an interface of this network namespace.
@@ -54,6 +56,24 @@ pub fn attached(pins: &Path) -> Result<Vec<Attached>, DatapathError> {
     }
     found.sort_unstable_by_key(|attached| attached.ifindex);
     Ok(found)
+}
+
+/// Whether a program of ours runs at the interface of that index in this network namespace.
+pub(crate) fn runs(links: &Links, index: u32) -> bool {
+    let link = |kind| open_pinned(&links.pin_of(kind, index)).ok().flatten();
+    link(Kind::Xdp).is_some_and(|link| xdp::carries(&link, index).is_some())
+        || link(Kind::Tcx).is_some_and(|link| tc::carried(&link, index).is_some())
+        || tc::filters(&links.pin_of(Kind::Clsact, index), index)
+}
+
+/// At how many interfaces a program of ours runs.
+///
+/// # Errors
+/// The pinned links cannot be listed.
+pub(crate) fn count(pins: &Path) -> Result<usize, DatapathError> {
+    let links = Links::open(pins.join(super::super::LINKS))?;
+    let indices: BTreeSet<u32> = links.interfaces()?.into_iter().collect();
+    Ok(indices.into_iter().filter(|index| runs(&links, *index)).count())
 }
 
 /// The XDP program at an interface, whoever's, and its mode; `None`: there is none.

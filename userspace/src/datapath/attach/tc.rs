@@ -115,6 +115,11 @@ pub(super) fn remove_filter(path: &Path, ifindex: u32) -> Result<bool, DatapathE
     Ok(true)
 }
 
+/// Whether our filter is at the interface.
+pub(super) fn filters(path: &Path, ifindex: u32) -> bool {
+    path.exists() && pinned_program(path).is_some_and(|ours| filter_program(ifindex) == Some(ours))
+}
+
 fn hook(ifindex: u32) -> bpf_tc_hook {
     bpf_tc_hook {
         sz: size_of::<bpf_tc_hook>() as size_t,
@@ -151,7 +156,7 @@ fn pinned_program(path: &Path) -> Option<u32> {
 }
 
 /// The program that a pinned link of ours runs at the interface of that index in this namespace.
-fn carried(link: &libbpf_rs::Link, ifindex: u32) -> Option<u32> {
+pub(super) fn carried(link: &libbpf_rs::Link, ifindex: u32) -> Option<u32> {
     let info = link.info().ok()?;
     match info.info {
         LinkTypeInfo::Tcx(tcx) if tcx.ifindex == ifindex => {}

@@ -35,14 +35,19 @@ impl Vips {
         let routed = self.netlink.our_local_routes().await?;
         let loopback = loopback(&self.netlink).await?;
         for &address in wanted {
-            if routed.contains(&address) || assigned.iter().any(|known| known.address == address) {
+            if assigned.iter().any(|known| known.address == address) {
                 continue;
             }
             match on_link(address, &assigned, interfaces) {
                 Some(index) if address.is_ipv6() => {
                     self.netlink.add_address(index, address).await?;
                     self.added.insert((index, address));
+                    if routed.contains(&address) {
+                        // From when the link was not there, or had no address in this prefix.
+                        self.netlink.remove_local_route(address, loopback).await?;
+                    }
                 }
+                _ if routed.contains(&address) => continue,
                 _ => self.netlink.add_local_route(address, loopback).await?,
             }
             tracing::info!(%address, "vip made local");
