@@ -10,5 +10,6 @@
 pub mod packet;
 mod require;
 pub mod topology;
+pub mod verifier;
 
 pub use require::{missing, require};
