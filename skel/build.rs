@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bpf = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../bpf").canonicalize()?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     println!("cargo:rerun-if-changed={}", bpf.display());
+    println!("cargo:rustc-env=EG_CLANG={CLANG}");
 
     let headers = out.join("include");
     write_libbpf_headers(&headers.join("bpf"))?;

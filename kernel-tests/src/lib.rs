@@ -11,5 +11,6 @@ pub mod model;
 pub mod packet;
 mod require;
 pub mod topology;
+pub mod verifier;
 
 pub use require::{full, missing, require};

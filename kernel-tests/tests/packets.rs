@@ -14,7 +14,7 @@ use eg_kernel_tests::packet::service::{
     BOTH, Connection, KEY, V4, V6, answer, at, drops_for, forwarded, passes_untouched, serve, syn,
 };
 use eg_kernel_tests::packet::{Frame, Gateway, L4, Verdict, judge};
-use eg_kernel_tests::require;
+use eg_kernel_tests::{require, verifier};
 use pnet::util::MacAddr;
 
 #[test]
@@ -746,9 +746,12 @@ fn the_verifier_has_room_left_for_every_program() {
     if !require("xdp") {
         return;
     }
+    // Before 5.16 it does not say.
+    let walked: Vec<(String, u32)> = Gateway::new().verified().into_iter().filter(|(_, walked)| *walked > 0).collect();
     // It gives up at a million. Other versions walk other paths: a factor of two is what they were seen to differ by.
-    for (name, walked) in Gateway::new().verified() {
+    for (name, walked) in &walked {
         println!("{name}: the verifier walked {walked} instructions");
-        assert!(walked < 500_000, "{name}: {walked}");
+        assert!(*walked < 500_000, "{name}: {walked}");
     }
+    verifier::judge(&walked);
 }

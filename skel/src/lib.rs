@@ -22,6 +22,9 @@ pub mod share;
 pub use eg_abi as abi;
 pub use maps::{BackendMaps, MapError, Maps};
 
+/// The compiler that the objects were built with, as "clang-19".
+pub const CLANG: &str = env!("EG_CLANG");
+
 /// The skeleton of `bpf/xdp/ingress.bpf.c`; its program is `eg_xdp_ingress`.
 #[allow(clippy::all, unused_qualifications, unreachable_pub, rust_2018_idioms, missing_debug_implementations)]
 #[allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
