@@ -2,9 +2,9 @@
 //! A second opinion: what the datapath should do with a packet, decided in plain Rust over hash maps.
 //!
 //! [`Model::receive`] takes a frame and gives the verdict, the reason, the bytes that leave and what is remembered then.
-//! It is written from docs/packet-path.md, docs/guards.md and the ABI, for one CPU at a time and for tables that never
-//! evict; the program must agree with it in every bit ([`run`]). Outside of it are fragments, limits by source and prefix
-//! lists, local sockets, and algorithms that count.
+//! It follows docs/packet-path.md, docs/guards.md and the ABI, and where these are silent what `bpf/lib/` says in its
+//! comments; for one CPU at a time and for tables that never evict. The program must agree with it in every bit ([`run`]).
+//! Outside of it are fragments, limits by source and prefix lists, local sockets, and algorithms that count.
 
 mod answer;
 pub mod case;

@@ -130,7 +130,7 @@ impl Model {
         let hash = of(if stable { &ends } else { &p.key });
         let slot = match Algorithm::from_code(pool.algorithm.into()) {
             Some(Algorithm::Maglev | Algorithm::RingHash) => Ring::slot(hash),
-            _ => ((hash >> 32) * u64::from(pool.period) >> 32) as usize,
+            _ => (((hash >> 32) * u64::from(pool.period)) >> 32) as usize,
         };
         let slot = self.config.rings.get(&vip.pool).and_then(|ring| ring.get(slot)).copied().unwrap_or_default();
         let takes = |id: &u32| self.config.takes_flows(*id);

@@ -235,7 +235,7 @@ fn counts(maps: &Maps) -> Counts {
     }
 }
 
-/// Where the clock of a seed's cases begins: a minute before the low half wraps, for every other one.
+/// Where the clock of a seed's cases begins: shortly before the low half wraps, for every other one.
 pub fn start(seed: u64) -> u32 {
     if seed & 1 == 0 { 1 << 20 } else { 0u32.wrapping_sub(60 * 250) }
 }
