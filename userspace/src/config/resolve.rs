@@ -41,10 +41,7 @@ pub(crate) fn resolve(file: &File, host: &Host<'_>, problems: &Problems) -> Plan
         problems.error(&nowhere, "no [[listeners]]: there is nothing to serve");
     }
     let edge = listeners::edge(file, &names, host, problems);
-    let (datapath, unused_datapath) = match datapath::datapath(file, &names, host, problems) {
-        Ok(datapath) => (Some(datapath), None),
-        Err(unused) => (None, Some(unused)),
-    };
+    let (datapath, unused_datapath) = datapath::datapath(file, &names, host, problems);
     Plan {
         runtime: RuntimePlan {
             workers: number(&file.runtime.workers, 0) as usize,

@@ -32,7 +32,7 @@ pub(super) fn datapath(
     names: &Names<'_>,
     host: &Host<'_>,
     problems: &Problems,
-) -> Result<DatapathPlan, UnusedDatapath> {
+) -> (Option<DatapathPlan>, Option<UnusedDatapath>) {
     let keys = &file.datapath;
     let mode = keys.xdp.as_ref().map_or(Some(XdpMode::Auto), |mode| mode.value);
     let mut vips = Vec::new();
@@ -110,7 +110,7 @@ pub(super) fn datapath(
         pools: used.into_values().collect(),
         local_vips,
     };
-    if on { Ok(plan) } else { Err(UnusedDatapath { off: mode.is_none(), keys: plan }) }
+    if on { (Some(plan), None) } else { (None, Some(UnusedDatapath { off: mode.is_none(), keys: plan })) }
 }
 
 /// NAT unless the operator says otherwise.
