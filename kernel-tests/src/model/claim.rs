@@ -28,7 +28,8 @@ impl Model {
         let (min, max) = self.config.tunables.ports;
         let ports = max - min + 1;
         let begin = (hash as u32).wrapping_add(now) % ports;
-        let search = (0..TRIES).map(|i| Be16::from((min + (begin + i) % ports) as u16));
+        let step = (hash >> 32) as u32 % (ports / TRIES).max(1) + 1;
+        let search = (0..TRIES).map(|i| Be16::from((min + (begin + i * step) % ports) as u16));
         let tries: Vec<Be16> = match wish {
             Some(port) if !snat => vec![port],
             wish => wish.into_iter().chain(search).take(TRIES as usize).collect(),
