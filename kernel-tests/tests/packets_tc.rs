@@ -3,6 +3,8 @@
 
 #[path = "packets_algorithms.rs"]
 mod algorithms;
+#[path = "explain.rs"]
+mod explain;
 #[path = "packets_frag.rs"]
 mod frag;
 #[path = "guards.rs"]
