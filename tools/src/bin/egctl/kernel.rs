@@ -37,7 +37,7 @@ impl Pins {
         Ok(Self { maps, names })
     }
 
-    fn name(&self, kind: Kind, id: u32) -> Value {
+    pub(crate) fn name(&self, kind: Kind, id: u32) -> Value {
         self.names
             .iter()
             .find(|named| named.kind == kind && named.id == id)
