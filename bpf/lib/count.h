@@ -5,9 +5,14 @@
 
 static __always_inline void count_total(__u32 verdict, const struct pkt *p)
 {
-	struct eg_count *total = bpf_map_lookup_elem(&eg_totals, &verdict);
+	struct eg_count *total;
 
-	if (total && !eg_dry_run) {
+	if (eg_dry_run) {
+		explain_end(p, verdict);
+		return;
+	}
+	total = bpf_map_lookup_elem(&eg_totals, &verdict);
+	if (total) {
 		total->packets += pkt_segs(p);
 		total->bytes += p->len;
 	}
@@ -16,7 +21,7 @@ static __always_inline void count_total(__u32 verdict, const struct pkt *p)
 static __always_inline void count_stats(struct eg_stats *s, const struct pkt *p,
 					int reply)
 {
-	if (!s || eg_dry_run)
+	if (!s)
 		return;
 	if (reply) {
 		s->reply_packets += pkt_segs(p);
@@ -31,6 +36,11 @@ static __always_inline void count_forwarded(const struct pkt *p, int reply)
 {
 	__u32 vip = p->vip, backend = p->backend;
 
+	if (eg_dry_run) {
+		explain_end(p, EG_VERDICT_FORWARDED);
+		explained.reply = reply;
+		return;
+	}
 	count_stats(bpf_map_lookup_elem(&eg_vip_stats, &vip), p, reply);
 	count_stats(bpf_map_lookup_elem(&eg_backend_stats, &backend), p, reply);
 }
@@ -52,9 +62,14 @@ static __always_inline void count_flow(const struct pkt *p)
 
 static __always_inline void count_miss(__u32 miss)
 {
-	__u64 *misses = bpf_map_lookup_elem(&eg_misses, &miss);
+	__u64 *misses;
 
-	if (misses && !eg_dry_run)
+	if (eg_dry_run) {
+		explained.misses |= 1u << (miss & 31);
+		return;
+	}
+	misses = bpf_map_lookup_elem(&eg_misses, &miss);
+	if (misses)
 		(*misses)++;
 }
 

@@ -164,6 +164,8 @@ static __always_inline int decide(struct pkt *p, int parsed, struct forward *fw)
 	__u32 zero = 0, use;
 	int verdict;
 
+	if (parsed != PARSED)
+		EXPLAIN(parsed, parsed);
 	if (parsed == NOT_OURS)
 		return PASS;
 	if (parsed == PARSED) {
@@ -300,6 +302,7 @@ static __always_inline int decide_open(void *ctx, struct pkt *p, struct forward 
 	struct eg_vip *v;
 	int verdict;
 
+	EXPLAIN(half_open, 1);
 	flow = bpf_map_lookup_elem(&eg_opening, &p->key);
 	if (flow) {
 		verdict = decide_opening(p, flow, fw, m);
@@ -308,6 +311,7 @@ static __always_inline int decide_open(void *ctx, struct pkt *p, struct forward 
 		p->vip = 0;
 		p->backend = 0;
 	}
+	EXPLAIN(fresh, 1);
 	__builtin_memset(c, 0, sizeof(*c));
 	verdict = decide_new(ctx, p, c, flow ? BPF_ANY : BPF_NOEXIST);
 	if (verdict != FORWARD)

@@ -10,8 +10,11 @@ static __noinline int drop(const struct pkt *p, __u32 reason)
 	struct eg_count *count;
 	struct eg_stats *s;
 
-	if (eg_dry_run)
+	if (eg_dry_run) {
+		explain_end(p, EG_VERDICT_DROPPED);
+		explained.reason = reason;
 		return 0;
+	}
 	count = bpf_map_lookup_elem(&eg_drops, &reason);
 	if (count) {
 		count->packets += pkt_segs(p);

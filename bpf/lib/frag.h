@@ -124,19 +124,25 @@ static __always_inline int frag_is_live(const struct eg_frag *e,
 }
 
 /* The datagram's entry; a first fragment makes one, and so does any of a
- * stable VIP. NULL otherwise. */
+ * stable VIP. NULL otherwise. A dry run gets a copy, in `fresh`. */
 static __noinline struct eg_frag *frag_entry(const struct piece *g,
 					     struct eg_frag *fresh, int stable)
 {
 	struct eg_frag *e = bpf_map_lookup_elem(&eg_frags, &g->key);
 
-	if (e && frag_is_live(e, &g->key))
-		return e;
-	if (eg_dry_run || (!g->first && !stable))
+	if (e && frag_is_live(e, &g->key)) {
+		if (!eg_dry_run)
+			return e;
+		__builtin_memcpy(fresh, e, sizeof(*fresh));
+		return fresh;
+	}
+	if (!g->first && !stable)
 		return NULL;
 	__builtin_memset(fresh, 0, sizeof(*fresh));
 	fresh->born = bpf_ktime_get_ns();
 	fresh->tag = frag_tag(&g->key);
+	if (eg_dry_run)
+		return fresh;
 	if (bpf_map_update_elem(&eg_frags, &g->key, fresh, BPF_ANY))
 		return NULL;
 	return bpf_map_lookup_elem(&eg_frags, &g->key);
@@ -286,13 +292,13 @@ static __always_inline int frag_decide(struct scratch *s, struct eg_frag **at)
 
 	e = frag_entry(g, &s->frag, v != NULL);
 	*at = e;
-	if (!e && (g->first || v) && !eg_dry_run)
+	if (!e && (g->first || v))
 		return EG_DROP_MAP;
 	if (!g->first && !v && !(e && e->flags & EG_FRAG_PORTS))
 		return HOLD;
 	if (e && e->flags & EG_FRAG_PASS)
 		return PASS;
-	if (e && !eg_dry_run) {
+	if (e) {
 		verdict = frag_note(e, g);
 		if (verdict)
 			return verdict;
@@ -315,13 +321,14 @@ static __always_inline int frag_decide_open(void *ctx, struct scratch *s,
 					    struct eg_frag **at)
 {
 	const struct piece *g = &s->piece;
-	struct eg_frag *e = bpf_map_lookup_elem(&eg_frags, &g->key);
+	struct eg_frag *e =
+		eg_dry_run ? &s->frag : bpf_map_lookup_elem(&eg_frags, &g->key);
 	struct pkt *p = &s->p;
 	struct eg_vip *v;
 	int verdict;
 
 	*at = e;
-	if (!e && !eg_dry_run)
+	if (!e)
 		return EG_DROP_MAP;
 	if (!g->first) {
 		v = vip_stable(p);

@@ -138,6 +138,11 @@ static __always_inline struct eg_source *guard_source(const struct eg_guards *g,
 		__builtin_memcpy(&key.b[4 * i], &word, sizeof(word));
 	}
 	source = bpf_map_lookup_elem(&eg_sources, &key);
+	if (eg_dry_run) {
+		/* What is taken now is taken from a copy. */
+		explained_source = source ? *source : fresh;
+		return &explained_source;
+	}
 	if (source)
 		return source;
 	/* The other CPU's, if it was faster. */

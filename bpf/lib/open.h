@@ -105,8 +105,11 @@ static __always_inline void open_spread(struct claim *c, const struct pkt *p,
 static __always_inline int open_insert(const struct pkt *p, struct claim *c,
 				       __u64 flags)
 {
-	if (eg_dry_run)
+	if (eg_dry_run) {
+		explained.p.vip = p->vip;
+		explained.p.backend = p->backend;
 		return FORWARD;
+	}
 	c->flow.tag = flow_tag(&p->key);
 	/* Another CPU may have opened the same flow meanwhile: the first stays,
 	 * and the packet is dropped as if lost; the client sends it again. Our
@@ -135,8 +138,10 @@ static __noinline int flow_open(struct pkt *p, struct eg_vip *vip, struct claim 
 
 	id = pick(vip->pool, open_hashed(c, p, vip), c);
 	open_spread(c, p, vip);
-	if (prefer)
+	if (prefer) {
+		EXPLAIN(chosen, CHOSEN_CLOSING);
 		id = prefer;
+	}
 	if (!id)
 		return EG_DROP_NO_BACKEND;
 	b = bpf_map_lookup_elem(&eg_backends, &id);

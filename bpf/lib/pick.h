@@ -99,6 +99,7 @@ static __always_inline __u64 pick_random(__u64 hash)
 {
 	if (eg_test)
 		return hash;
+	EXPLAIN(random, 1);
 	return (__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32();
 }
 
@@ -287,6 +288,8 @@ static __always_inline __u32 pick_slot(void *ring, __u32 index)
 {
 	struct eg_slot *slot = bpf_map_lookup_elem(ring, &index);
 
+	EXPLAIN(chosen, CHOSEN_SLOT);
+	EXPLAIN(slot, index);
 	return slot ? pick_from(slot) : 0;
 }
 
@@ -313,6 +316,7 @@ static __noinline __u32 pick_affine(__u32 id, void *ring, const struct eg_pool *
 		    b->state == EG_BACKEND_UP) {
 			if (!eg_dry_run && !forget)
 				last->seen = next.seen;
+			EXPLAIN(chosen, CHOSEN_AFFINITY);
 			return backend;
 		}
 	}
@@ -341,6 +345,7 @@ static __noinline __u32 pick(__u32 id, const struct eg_flow_key *key, struct cla
 	if (pool->algorithm >= EG_ALGORITHM_P2C) {
 		__builtin_memset(&c->choice, 0, sizeof(c->choice));
 		c->choice.random = pick_random(c->hash);
+		EXPLAIN(chosen, CHOSEN_LOAD);
 		return pick_by_load(id, ring, pool, &c->choice);
 	}
 	if (pool->algorithm == EG_ALGORITHM_SESSION_AFFINITY)

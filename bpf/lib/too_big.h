@@ -97,10 +97,16 @@ static __always_inline __u32 too_big_mtu(struct pkt *p)
 	f = bpf_map_lookup_elem(&eg_flows, &p->key);
 	if (!f)
 		f = bpf_map_lookup_elem(&eg_opening, &p->key);
-	if (!f)
+	if (f) {
+		vip = f->vip;
+		backend = f->backend;
+	} else if (eg_dry_run) {
+		/* A new one, that a dry run did not remember. */
+		vip = explained.p.vip;
+		backend = explained.p.backend;
+	} else {
 		return 0;
-	vip = f->vip;
-	backend = f->backend;
+	}
 	v = bpf_map_lookup_elem(&eg_vips, &vip);
 	b = bpf_map_lookup_elem(&eg_backends, &backend);
 	if (!v || !b)

@@ -84,6 +84,7 @@ static __noinline int vip_local_socket(void *ctx, const struct pkt *p)
 	if (!sk)
 		return 0;
 	bpf_sk_release(sk);
+	EXPLAIN(local, 1);
 	return 1;
 }
 

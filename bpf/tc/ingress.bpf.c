@@ -37,6 +37,7 @@
 #include "lib/csum.h"
 #include "lib/hash.h"
 #include "tc/pkt.h"
+#include "lib/explain.h"
 #include "lib/count.h"
 #include "lib/event.h"
 #include "lib/drop.h"
@@ -274,7 +275,7 @@ static __always_inline int frag_forward(struct __sk_buff *skb, struct scratch *s
 
 	if (s->fw.mode != EG_FORWARD_NAT)
 		return forward(skb, p, &s->fw);
-	if (e && !eg_dry_run)
+	if (e)
 		id = frag_identify(e, g, &s->fw);
 	if (g->first ? skb_nat(skb, p, &s->fw) : skb_frag_ip(skb, p, &s->fw))
 		return TC_ACT_SHOT;

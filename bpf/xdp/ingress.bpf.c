@@ -36,6 +36,7 @@
 #include "lib/csum.h"
 #include "lib/hash.h"
 #include "xdp/pkt.h"
+#include "lib/explain.h"
 #include "lib/count.h"
 #include "lib/event.h"
 #include "lib/drop.h"
@@ -326,7 +327,7 @@ static __always_inline int frag_forward(struct xdp_md *ctx, struct scratch *s,
 
 	if (fw->mode != EG_FORWARD_NAT)
 		return forward(ctx, p, fw);
-	if (e && !eg_dry_run)
+	if (e)
 		id = frag_identify(e, &s->piece, fw);
 	if (s->piece.first ? nat_write(data, data_end, p, fw)
 			   : frag_write_ip(data, data_end, p, fw))
@@ -345,8 +346,13 @@ static __always_inline int frag_hold(struct xdp_md *ctx, struct scratch *s)
 
 	if (eg_xdp_frags)
 		frame = bpf_xdp_get_buff_len(ctx);
-	if (eg_dry_run || frame > HELD_MAX)
+	if (frame > HELD_MAX)
 		return -1;
+	if (eg_dry_run) {
+		/* And if nobody takes it, what the caller says. */
+		EXPLAIN(held, 1);
+		return -1;
+	}
 	s->held.key = s->piece.key;
 	s->held.ifindex = ctx->ingress_ifindex;
 	s->held.length = frame;

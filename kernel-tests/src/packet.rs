@@ -16,6 +16,7 @@ pub mod random;
 pub mod runner;
 pub mod service;
 pub mod tunnel;
+mod twin;
 
 pub use backend::Backend;
 pub use frame::{Frame, L4};

@@ -5,6 +5,8 @@
 mod algorithms;
 #[path = "packets_budget.rs"]
 mod budget;
+#[path = "explain.rs"]
+mod explain;
 #[path = "packets_frag.rs"]
 mod frag;
 #[path = "guards.rs"]

@@ -18,6 +18,7 @@ pub mod live;
 pub mod loaded;
 pub mod maps;
 pub mod share;
+pub mod twin;
 
 pub use eg_abi as abi;
 pub use maps::{BackendMaps, MapError, Maps};

@@ -78,11 +78,19 @@ impl LoadedProgram {
         Ok(LoadedProgram { jited: info.jited_prog_len > 0, maps })
     }
 
-    /// What it was told; `None` if it is no `eg_xdp_ingress` of this version.
+    /// What of it we judge flows by; `None` if it is no `eg_xdp_ingress` of this version.
     ///
     /// # Errors
     /// A map of its could not be read.
     pub fn tunables(&self) -> io::Result<Option<Tunables>> {
+        Ok(self.told()?.map(Tunables::from))
+    }
+
+    /// All that it was told; `None` if it is no `eg_xdp_ingress` of this version.
+    ///
+    /// # Errors
+    /// A map of its could not be read.
+    pub fn told(&self) -> io::Result<Option<rodata>> {
         for &id in &self.maps {
             let map = MapHandle::from_map_id(id).map_err(io::Error::other)?;
             // libbpf shortens the object's name, never the section's.
@@ -98,7 +106,7 @@ impl LoadedProgram {
             padded.resize(size_of::<rodata>(), 0);
             // SAFETY: as many bytes as the type has, which is integers alone: any bytes are a value of it.
             let told = unsafe { ptr::read_unaligned(padded.as_ptr().cast::<rodata>()) };
-            return Ok(Some(told.into()));
+            return Ok(Some(told));
         }
         Ok(None)
     }

@@ -7,10 +7,11 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use eg_abi::ABI;
-use libbpf_rs::{MapCore, MapHandle, Object, OpenObject};
+use libbpf_rs::{MapCore, MapHandle, Object, OpenMapMut, OpenObject};
 
 /// Why maps could not be shared.
 #[derive(Debug)]
@@ -63,22 +64,47 @@ pub fn reuse_pinned(object: &mut OpenObject, dir: &Path, except: Option<&str>) -
         }
         let pin = |source| ShareError::Pin { path: path.clone(), source };
         let pinned = MapHandle::from_pinned_path(&path).map_err(pin)?;
-        // Not MapInfo::flags(): libbpf-rs 0.27 drops the bits that it has no name for, BPF_F_MMAPABLE among them.
-        let flags = pinned.info().map_err(pin)?.info.map_flags;
-        let same = [
-            ("type", u32::from(pinned.map_type()), u32::from(map.map_type())),
-            ("key size", pinned.key_size(), map.key_size()),
-            ("value size", pinned.value_size(), map.value_size()),
-            ("max_entries", pinned.max_entries(), map.max_entries()),
-            ("flags", flags, map.map_flags()),
-        ];
-        if let Some((property, pinned, wanted)) = same.into_iter().find(|(_, pinned, wanted)| pinned != wanted) {
-            return Err(ShareError::Differs { map: name, property, pinned, wanted });
-        }
+        compare(&map, &pinned, &name).map_err(pin)??;
         map.reuse_pinned_map(&path).map_err(pin)?;
         reused.push(name);
     }
     Ok(reused)
+}
+
+/// Before load: every shared map of `object` becomes the one that `find` gives by its name, whatever its size.
+pub(crate) fn reuse_all(
+    object: &mut OpenObject,
+    mut find: impl FnMut(&str) -> libbpf_rs::Result<MapHandle>,
+) -> Result<(), ShareError> {
+    for mut map in object.maps_mut() {
+        let name = map.name().to_string_lossy().into_owned();
+        if !is_shared(&name) {
+            continue;
+        }
+        let pin = |source| ShareError::Pin { path: PathBuf::from(&name), source };
+        let found = find(&name).map_err(pin)?;
+        map.set_max_entries(found.max_entries()).map_err(pin)?;
+        compare(&map, &found, &name).map_err(pin)??;
+        map.reuse_fd(found.as_fd()).map_err(pin)?;
+    }
+    Ok(())
+}
+
+/// Is this map what the program takes it for?
+fn compare(map: &OpenMapMut<'_>, pinned: &MapHandle, name: &str) -> libbpf_rs::Result<Result<(), ShareError>> {
+    // Not MapInfo::flags(): libbpf-rs 0.27 drops the bits that it has no name for, BPF_F_MMAPABLE among them.
+    let flags = pinned.info()?.info.map_flags;
+    let same = [
+        ("type", u32::from(pinned.map_type()), u32::from(map.map_type())),
+        ("key size", pinned.key_size(), map.key_size()),
+        ("value size", pinned.value_size(), map.value_size()),
+        ("max_entries", pinned.max_entries(), map.max_entries()),
+        ("flags", flags, map.map_flags()),
+    ];
+    Ok(match same.into_iter().find(|(_, pinned, wanted)| pinned != wanted) {
+        Some((property, pinned, wanted)) => Err(ShareError::Differs { map: name.to_owned(), property, pinned, wanted }),
+        None => Ok(()),
+    })
 }
 
 /// After load: pins each shared map of `object` that has no pin in `dir` yet, making the directory if needed.

@@ -14,19 +14,22 @@ use eg_abi::{
 use eg_balance::ring::SLOTS;
 use eg_balance::{Ring, maglev};
 use eg_skel::sock_lookup::LookupSkelBuilder;
+use eg_skel::twin::Outcome as Explained;
 use eg_skel::{Maps, features};
-use libbpf_rs::RingBufferBuilder;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{MapCore as _, MapHandle, RingBufferBuilder};
 use pnet::util::MacAddr;
 
-use super::hook::Writer;
+use super::hook::{Writer, tell};
 use super::judge;
 use super::runner::{Outcome, Runner};
+use super::twin::Beside;
 
 /// The loaded objects and the maps they share.
 struct Loaded {
     skel: Writer,
     maps: Maps,
+    twin: Beside,
     hz: u32,
 }
 
@@ -134,9 +137,25 @@ impl Gateway {
         *given = Count { packets: given.packets - 1, bytes: given.bytes - judge::l3_bytes(frame) };
     }
 
-    /// Lets one frame come in.
+    /// Lets one frame come in, of which the program's twin must have said before what becomes of it.
     pub fn receive(&self, frame: &[u8]) -> Outcome {
-        self.runner().receive(frame)
+        let runner = self.runner();
+        runner.prepare();
+        self.loaded().twin.agrees(frame, |reason| self.drops(reason), || runner.receive(frame))
+    }
+
+    /// What the twin says of this frame.
+    ///
+    /// # Panics
+    /// If the kernel does not run it.
+    pub fn explain(&self, frame: &[u8]) -> Explained {
+        self.loaded().twin.explain(frame).expect("run the twin")
+    }
+
+    /// Every map that the programs share, as it is pinned for a real gateway.
+    pub fn shared(&self) -> Vec<MapHandle> {
+        let shared = self.loaded().skel.object().maps().filter(|map| map.name().to_string_lossy().starts_with("eg_"));
+        shared.map(|map| MapHandle::try_from(&map).expect("another handle")).collect()
     }
 
     /// What lets frames come in, to give to another thread.
@@ -315,7 +334,8 @@ impl Loaded {
         let sock =
             LookupSkelBuilder::default().open(object).expect("open sock/lookup").load().expect("load sock/lookup");
         let maps = Maps::of_objects(&[skel.object(), sock.object()]).expect("the maps");
-        Loaded { skel, maps, hz }
+        let twin = Beside::load(skel.object(), tunables.clock_stands, |told| tell!(told, tunables, hz));
+        Loaded { skel, maps, twin, hz }
     }
 
     fn empty(&self) {

@@ -79,13 +79,10 @@ pub(super) enum Writer {
     Tc(tc_ingress::IngressSkel<'static>),
 }
 
-/// The skeletons are alike but of different types.
-macro_rules! load {
-    ($skeleton:ident, $tunables:expr, $hz:expr) => {{
-        // Leaked: a skeleton borrows its object, and the process ends with its tests.
-        let object: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
-        let mut open = $skeleton::IngressSkelBuilder::default().open(object).expect("open the object");
-        let rodata = open.maps.rodata_data.as_deref_mut().expect("rodata");
+/// What a gateway's program, or its twin, is told before it is loaded.
+macro_rules! tell {
+    ($rodata:expr, $tunables:expr, $hz:expr) => {{
+        let rodata = $rodata;
         (rodata.eg_snat_port_min, rodata.eg_snat_port_max) = $tunables.ports;
         rodata.eg_timeout_open_s = $tunables.timeout_open_s;
         rodata.eg_timeout_closing_s = $tunables.timeout_closing_s;
@@ -93,6 +90,18 @@ macro_rules! load {
         rodata.eg_jiffies_hz = $hz;
         rodata.eg_test = u8::from($tunables.hash_chooses);
         rodata.eg_test_clock = u8::from($tunables.clock_stands);
+    }};
+}
+pub(super) use tell;
+
+/// The skeletons are alike but of different types.
+macro_rules! load {
+    ($skeleton:ident, $tunables:expr, $hz:expr) => {{
+        // Leaked: a skeleton borrows its object, and the process ends with its tests.
+        let object: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut open = $skeleton::IngressSkelBuilder::default().open(object).expect("open the object");
+        let rodata = open.maps.rodata_data.as_deref_mut().expect("rodata");
+        tell!(rodata, $tunables, $hz);
         open.maps.eg_flows.set_max_entries($tunables.flows).expect("the size of the flow table");
         open.maps.eg_opening.set_max_entries($tunables.opening).expect("the size of the half-open table");
         open.load().expect("load the object")

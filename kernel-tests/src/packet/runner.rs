@@ -40,6 +40,11 @@ impl Runner {
         Runner { program, hook: Hook::current(), ways, given }
     }
 
+    /// Makes this thread's network namespace the one that frames come in by.
+    pub(super) fn prepare(&self) {
+        self.hook.prepare_thread();
+    }
+
     /// Lets one frame come in.
     ///
     /// # Panics

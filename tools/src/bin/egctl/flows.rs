@@ -4,7 +4,7 @@
 //! The table may hold millions: it is walked in batches, and a line is written as soon as it is known. Only `--sort` keeps
 //! lines, and not more than its bound. The table changes meanwhile: a flow may be missed or seen twice.
 
-mod filter;
+pub(crate) mod filter;
 mod pair;
 
 use std::collections::BTreeMap;

@@ -43,7 +43,7 @@ impl Pins {
         }
     }
 
-    fn name(&self, kind: Kind, id: u32) -> Value {
+    pub(crate) fn name(&self, kind: Kind, id: u32) -> Value {
         self.names
             .iter()
             .find(|named| named.kind == kind && named.id == id)

@@ -2,13 +2,15 @@
 //! egctl: what the operator asks a running gateway, or what one left in the kernel.
 //!
 //! `status` and `drops --samples` ask the process over its admin address. `vips`, `pools`, `flows` and `drops` read the
-//! pinned maps, so they answer when no process runs as well (the first two ask the process where nothing is pinned); `doctor` looks at the host around both; `detach` takes
-//! everything of ours off the host. `backend` is for the hosts behind a gateway. Nothing but `detach`, `backend attach` and
+//! pinned maps, so they answer when no process runs as well (the first two ask the process where nothing is pinned); `explain`
+//! runs a twin of the attached program over them; `doctor` looks at the host around both; `detach` takes everything of ours
+//! off the host. `backend` is for the hosts behind a gateway. Nothing but `detach`, `backend attach` and
 //! `backend detach` changes anything.
 
 mod admin;
 mod backend;
 mod doctor;
+mod explain;
 mod flows;
 mod kernel;
 mod samples;
@@ -84,6 +86,13 @@ enum What {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// What would become of a packet now, and why, step by step
+    ///
+    /// The attached program is loaded once more, told to write nothing, and run on the packet over the live maps: nothing is
+    /// counted, remembered or sent. The answer is that of this moment: a choice by chance, by turn or by load may be another
+    /// for the next packet, and so may the source port of a new flow. Where programs are attached by tc, the XDP program
+    /// answers: both decide alike, except for frames to another host's MAC, which tc leaves alone.
+    Explain(Box<explain::Explain>),
     /// Takes programs, pins and local addresses of ours off the host, in this network namespace; flows are forgotten
     ///
     /// Refused beside a living process.
@@ -121,6 +130,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
             return samples::samples(&admin(arguments), *most, follow, *json).map(|()| ExitCode::SUCCESS);
         }
         What::Doctor { file } => return Ok(doctor::doctor(pin_root, file.as_deref(), *json)),
+        What::Explain(asked) => explain::explain(pin_root, asked, *json)?,
         What::Detach { force } => kernel::detach(pin_root, *force)?,
         What::Backend(what) => backend::run(what, pin_root, *json)?,
     };
