@@ -2,7 +2,7 @@
 //! The layer 7 side of the gateway: TLS, HTTP/1.1, HTTP/2 and HTTP/3 in front, HTTP/1.1 behind.
 //!
 //! A request meets the modules in this order: [`listen`] accepts, [`tls`] decrypts, [`front`] speaks the client's
-//! protocol, [`exchange`] normalises, routes, picks and pumps, [`back`] speaks to the backend, [`observe`] counts.
+//! protocol, [`exchange`] normalises, picks by [`route`] and pumps, [`back`] speaks to the backend, [`observe`] counts.
 //! [`edge`] is the facade that the process uses; [`worker`] is one thread of it. This crate knows nothing of BPF: what
 //! it wants from the kernel beyond sockets it asks for through [`steering`].
 #![forbid(unsafe_code)]
@@ -23,8 +23,8 @@ pub mod head;
 mod io;
 pub mod listen;
 pub mod observe;
-pub mod path;
 pub(crate) mod quic;
+pub mod route;
 pub mod snapshot;
 pub mod steering;
 pub mod stream;
@@ -34,5 +34,7 @@ pub mod worker;
 pub use edge::{Drained, Edge, Options};
 pub use error::EdgeError;
 pub use observe::Counters;
-pub use snapshot::{Algorithm, Backend, Limits, Listener, Pool, Route, Routes, Scheme, Snapshot};
+pub use route::pool::{Algorithm, Backend, Pool};
+pub use route::{Route, Routes};
+pub use snapshot::{Limits, Listener, Scheme, Snapshot};
 pub use steering::{LiveGauge, Steering, Transport};

@@ -4,9 +4,9 @@
 //! `userspace/config/resolve` builds a [`Snapshot`]; the workers read it. A request keeps the snapshot it began with.
 //! Nothing here opens a socket or holds state that changes.
 
+use crate::route::Routes;
 use crate::tls::ServerTls;
-use eg_balance::{Ring, hash, maglev};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,109 +48,6 @@ impl Scheme {
     pub fn http3(&self) -> bool {
         matches!(self, Scheme::Https { http3: true, .. })
     }
-}
-
-/// The routes of a listener, longest path prefix first.
-#[derive(Clone, Debug, Default)]
-pub struct Routes(Vec<Route>);
-
-/// A path prefix and the pool that serves it.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// The prefix, beginning with `/`. It matches whole segments: `/a` matches `/a`, `/a/b` and `/a?c`, not `/ab`.
-    pub path: Arc<str>,
-    /// Who serves it.
-    pub pool: Arc<Pool>,
-}
-
-impl Routes {
-    /// Orders the routes so that the longest prefix is found first.
-    pub fn new(mut routes: Vec<Route>) -> Routes {
-        routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
-        Routes(routes)
-    }
-
-    /// The route with the longest prefix of `path` (a request's path and query).
-    pub fn find(&self, path: &[u8]) -> Option<&Route> {
-        self.0.get(self.position(path)?)
-    }
-
-    /// Where in [`iter`](Self::iter)'s order that route is.
-    pub(crate) fn position(&self, path: &[u8]) -> Option<usize> {
-        self.0.iter().position(|route| covers(route.path.as_bytes(), path))
-    }
-
-    /// All routes, longest prefix first.
-    pub fn iter(&self) -> impl Iterator<Item = &Route> {
-        self.0.iter()
-    }
-}
-
-fn covers(prefix: &[u8], path: &[u8]) -> bool {
-    match path.strip_prefix(prefix) {
-        Some([] | [b'/' | b'?', ..]) => true,
-        Some(_) => prefix.ends_with(b"/"),
-        // `OPTIONS *` concerns the server as a whole: the root route answers it.
-        None => path == b"*" && prefix == b"/",
-    }
-}
-
-/// Backends that serve the same thing.
-#[derive(Debug)]
-pub struct Pool {
-    /// The operator's name for it.
-    pub name: Arc<str>,
-    /// How one is picked.
-    pub algorithm: Algorithm,
-    /// Who can be picked.
-    pub backends: Vec<Arc<Backend>>,
-    /// For Maglev: which backend owns which slot, and the key of the hash.
-    ring: Option<(Ring, [u64; 2])>,
-}
-
-impl Pool {
-    /// Builds what picking needs; a Maglev ring takes a few milliseconds.
-    pub fn new(name: Arc<str>, algorithm: Algorithm, backends: Vec<Arc<Backend>>) -> Pool {
-        let ring = match &algorithm {
-            Algorithm::RoundRobin => None,
-            Algorithm::Maglev { seed } => {
-                let key = hash::pool_key(*seed, &name);
-                let weights: Vec<(&str, u32)> = backends.iter().map(|b| (&*b.name, b.weight)).collect();
-                Some((maglev::ring(key, &weights), key))
-            }
-        };
-        Pool { name, algorithm, backends, ring }
-    }
-
-    /// The backend that serves a client's address, as long as it `takes` requests; the next one if not.
-    pub(crate) fn maglev(&self, client: IpAddr, takes: impl Fn(usize) -> bool) -> Option<usize> {
-        let (ring, key) = self.ring.as_ref()?;
-        let address = match client {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
-        ring.pick_any(hash::bytes_of(*key, &address.octets()), takes)
-    }
-}
-
-/// How a backend is picked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// One after the other, by weight.
-    RoundRobin,
-    /// By the hash of the client's address, with this seed.
-    Maglev { seed: [u8; 16] },
-}
-
-/// One server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// The operator's name for it.
-    pub name: Arc<str>,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its share of the pool, in proportion to the others' weights.
-    pub weight: u32,
 }
 
 /// Deadlines and sizes. Each holds for HTTP/1, HTTP/2 and HTTP/3 alike. None of the deadlines cuts a stream that moves.
@@ -200,35 +97,5 @@ impl Default for Limits {
             streams: 128,
             upstream_idle: 256,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn routes(paths: &[&str]) -> Routes {
-        let pool = |path: &str| Pool::new(path.into(), Algorithm::RoundRobin, Vec::new());
-        Routes::new(paths.iter().map(|&p| Route { path: p.into(), pool: Arc::new(pool(p)) }).collect())
-    }
-
-    #[test]
-    fn the_longest_prefix_of_whole_segments_wins() {
-        let routes = routes(&["/", "/a", "/a/b", "/c/"]);
-        for (path, expected) in [
-            ("/", "/"),
-            ("/ab", "/"),
-            ("/a", "/a"),
-            ("/a?q", "/a"),
-            ("/a/x", "/a"),
-            ("/a/b/c", "/a/b"),
-            ("/a/bc", "/a"),
-            ("/c", "/"),
-            ("/c/d", "/c/"),
-            ("*", "/"),
-        ] {
-            assert_eq!(&*routes.find(path.as_bytes()).unwrap().path, expected, "{path}");
-        }
-        assert!(super::tests::routes(&["/a"]).find(b"/").is_none());
     }
 }

@@ -7,57 +7,13 @@
 //! kill us with it.
 
 mod certificates;
-mod drain;
 mod reload;
 
-use std::io;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use crate::app::App;
-
-/// The signals that matter, caught from the moment this exists.
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    user1: Signal,
-    user2: Signal,
-}
-
-enum Event {
-    Stop(&'static str),
-    Reload,
-    Certificates,
-    HandOver,
-}
-
-impl Signals {
-    /// Must run inside a tokio runtime.
-    ///
-    /// # Errors
-    /// The handlers cannot be installed.
-    pub fn catch() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn next(&mut self) -> Event {
-        tokio::select! {
-            _ = self.terminate.recv() => Event::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Event::Stop("SIGINT"),
-            _ = self.hangup.recv() => Event::Reload,
-            _ = self.user1.recv() => Event::Certificates,
-            _ = self.user2.recv() => Event::HandOver,
-        }
-    }
-}
+use crate::drain;
+use crate::signal::{Event, Signals};
 
 /// Serves until told to stop. The exit code is 0 after a drain, even one that had to cut connections, and 1 when a second
 /// signal cut the drain itself.

@@ -7,8 +7,8 @@ use clap::Parser;
 use expressgateway::app::App;
 use expressgateway::cli::{Cli, version};
 use expressgateway::config::dump::dump;
-use expressgateway::control::{self, Signals};
-use expressgateway::{config, limits, logs, panics};
+use expressgateway::signal::Signals;
+use expressgateway::{config, control, limits, logs, panic};
 
 /// The command line or the configuration is wrong; clap uses the same.
 const WRONG: u8 = 2;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
 
     let logs = logs::start(&loaded.plan.observability);
-    panics::install();
+    panic::install();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %file.display(), "expressgateway");
     for note in &loaded.notes {
         tracing::warn!("{note}");

@@ -7,7 +7,7 @@
 
 use crate::error::Cause;
 use crate::io::Io;
-use crate::snapshot::{Algorithm, Backend, Pool};
+use crate::route::pool::{Algorithm, Backend, Pool};
 use crate::worker::{Seldom, Slot, Worker};
 use eg_balance::round_robin::RoundRobin;
 use std::cell::RefCell;

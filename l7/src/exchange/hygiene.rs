@@ -6,7 +6,7 @@ use crate::date;
 use crate::error::Refusal;
 use crate::head::Head;
 use crate::observe::Protocol;
-use crate::path;
+use crate::route::path;
 use std::borrow::Cow;
 
 /// RFC 9110 section 7.6.1: fields of one connection, not of the message. Upgrade goes with them: what it asks for is not

@@ -4,7 +4,8 @@
 use super::{Slot, Worker};
 use crate::back::pool::Choice;
 use crate::observe::{ListenerCounters, Protocol};
-use crate::snapshot::{Listener, Route, Snapshot};
+use crate::route::Route;
+use crate::snapshot::{Listener, Snapshot};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;

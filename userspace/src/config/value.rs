@@ -128,7 +128,7 @@ pub(crate) fn path_prefix(text: &str) -> Result<String, String> {
     }
     match text.chars().find(|letter| !letter.is_ascii_graphic() || "?#\"<>\\^`{|}".contains(*letter)) {
         Some(letter) => Err(format!("{text:?} has {letter:?}, which no request path has: write it percent-encoded")),
-        None => match eg_l7::path::normal(text.as_bytes()) {
+        None => match eg_l7::route::path::normal(text.as_bytes()) {
             Ok(normal) if *normal == *text.as_bytes() => Ok(text.to_owned()),
             Ok(normal) => {
                 let normal = String::from_utf8_lossy(&normal);

@@ -10,7 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::write::Writer;
-use crate::panics;
+use crate::panic;
 use crate::vitals::{Phase, Vitals};
 
 pub(super) struct Process(pub(super) Arc<Vitals>);
@@ -53,7 +53,7 @@ impl Collector for Process {
         to.gauge("expressgateway_max_connections", "Client connections at which accepting pauses.", most)?;
         let refused = vitals.admin_refused.load(Relaxed);
         to.counter("expressgateway_admin_refused", "Admin requests without the right token.", refused)?;
-        to.counter("panic", "Panics, each of which ended one connection or less.", panics::total())?;
+        to.counter("panic", "Panics, each of which ended one connection or less.", panic::total())?;
         if let Some(bytes) = resident() {
             to.gauge("process_resident_memory_bytes", "Memory in RAM.", bytes)?;
         }

@@ -10,7 +10,7 @@ use crate::vitals::Phase;
 /// supervisor anyway, later and without a word.
 const GRACE: Duration = Duration::from_secs(5);
 
-pub(super) async fn drain(app: App) {
+pub(crate) async fn drain(app: App) {
     let App { vitals, edge, datapath, .. } = app;
     let plan = vitals.plan.load_full();
     vitals.enter(Phase::Draining);
