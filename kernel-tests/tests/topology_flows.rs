@@ -70,6 +70,25 @@ fn known(row: &Value) -> Known {
 }
 
 #[test]
+fn vips_shows_exactly_the_vips_of_the_configuration() {
+    if !can_run() {
+        return;
+    }
+    let topology = Topology::new(Arms::Two, 1);
+    let toml = Service::of(&[0]).toml(&topology);
+    // Its fragments have an entry of their own in the kernel.
+    let stable = toml.replace("protocol = \"udp\"\n", "protocol = \"udp\"\nfragments = \"stable\"\n");
+    let _gateway = Gateway::start(&topology, &stable);
+    let shown: BTreeSet<(String, SocketAddr)> = egctl::rows(&topology, "vips")
+        .iter()
+        .map(|row| (word(row, "protocol").to_owned(), word(row, "address").parse().expect("an address")))
+        .collect();
+    let vips = [false, true].map(|v6| SocketAddr::new(topology.vip(v6), SERVICE));
+    let expected = vips.iter().flat_map(|vip| [("tcp".to_owned(), *vip), ("udp".to_owned(), *vip)]).collect();
+    assert_eq!(shown, expected);
+}
+
+#[test]
 fn flows_shows_exactly_the_connections_that_are_open() {
     if !can_run() {
         return;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! `eg_xdp_ingress` or `eg_tc_ingress`, loaded with maps of its own, filled as the process would fill them.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -29,7 +29,9 @@ use super::twin::Beside;
 struct Loaded {
     skel: Writer,
     maps: Maps,
-    twin: Beside,
+    /// Loaded when first asked: what never asks does not wait for it.
+    twin: OnceCell<Beside>,
+    tunables: Tunables,
     hz: u32,
 }
 
@@ -141,7 +143,7 @@ impl Gateway {
     pub fn receive(&self, frame: &[u8]) -> Outcome {
         let runner = self.runner();
         runner.prepare();
-        self.loaded().twin.agrees(frame, |reason| self.drops(reason), || runner.receive(frame))
+        self.loaded().twin().agrees(frame, |reason| self.drops(reason), || runner.receive(frame))
     }
 
     /// What the twin says of this frame.
@@ -149,7 +151,7 @@ impl Gateway {
     /// # Panics
     /// If the kernel does not run it.
     pub fn explain(&self, frame: &[u8]) -> Explained {
-        self.loaded().twin.explain(frame).expect("run the twin")
+        self.loaded().twin().explain(frame).expect("run the twin")
     }
 
     /// Every map that the programs share, as it is pinned for a real gateway.
@@ -334,8 +336,13 @@ impl Loaded {
         let sock =
             LookupSkelBuilder::default().open(object).expect("open sock/lookup").load().expect("load sock/lookup");
         let maps = Maps::of_objects(&[skel.object(), sock.object()]).expect("the maps");
-        let twin = Beside::load(skel.object(), tunables.clock_stands, |told| tell!(told, tunables, hz));
-        Loaded { skel, maps, twin, hz }
+        Loaded { skel, maps, twin: OnceCell::new(), tunables: tunables.clone(), hz }
+    }
+
+    fn twin(&self) -> &Beside {
+        let (tunables, hz) = (&self.tunables, self.hz);
+        self.twin
+            .get_or_init(|| Beside::load(self.skel.object(), tunables.clock_stands, |told| tell!(told, tunables, hz)))
     }
 
     fn empty(&self) {

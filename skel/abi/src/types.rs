@@ -28,6 +28,12 @@ impl VipKey {
     pub fn any_port(addr: Addr) -> VipKey {
         VipKey { addr, ..VipKey::default() }
     }
+
+    /// Whether it is a VIP's own entry, and not one of those under port 0, which say what an address is to us and where its
+    /// fragments without ports go.
+    pub fn is_vips(&self) -> bool {
+        u16::from(self.port) != 0
+    }
 }
 
 plain_struct! {

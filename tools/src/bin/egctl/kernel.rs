@@ -89,7 +89,8 @@ pub(crate) const POOLS: [&str; 11] = [
 pub(crate) fn vips(pin_root: &Path) -> Result<Table, String> {
     let pins = Pins::open(pin_root)?;
     let mut table = Table::new(&VIPS);
-    let mut ids: Vec<_> = pins.maps.vip_ids.entries().map_err(failed)?.into_iter().filter(|(_, id)| *id != 0).collect();
+    let mut ids = pins.maps.vip_ids.entries().map_err(failed)?;
+    ids.retain(|(key, _)| key.is_vips());
     ids.sort_by_key(|(_, id)| *id);
     for (key, id) in ids {
         let vip = pins.maps.vips.get(id).map_err(failed)?;

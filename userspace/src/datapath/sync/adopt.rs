@@ -29,10 +29,10 @@ impl Tables {
         for (key, id) in self.maps.vip_ids.entries()? {
             if key == VipKey::any_port(key.addr) {
                 self.uses.insert(key.addr, id);
-            } else if u16::from(key.port) == 0 {
-                self.stable.insert((key.addr, key.proto), id);
-            } else {
+            } else if key.is_vips() {
                 self.adopt_vip(key, id, &listeners, &pools)?;
+            } else {
+                self.stable.insert((key.addr, key.proto), id);
             }
         }
         for entry in self.vips.values_mut() {

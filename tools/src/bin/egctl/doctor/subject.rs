@@ -90,8 +90,11 @@ pub(crate) fn pinned(pin_root: &Path) -> Result<Option<Subject>, String> {
     let port = |port: u32| u16::try_from(port).unwrap_or(u16::MAX);
 
     let (mut vips, mut modes) = (Vec::new(), Vec::new());
-    for (_, id) in pins.maps.vip_ids.entries().map_err(failed)? {
-        if (1..MAX_VIPS).contains(&id) && pins.names.iter().any(|named| named.kind == Kind::Vip && named.id == id) {
+    for (key, id) in pins.maps.vip_ids.entries().map_err(failed)? {
+        if key.is_vips()
+            && (1..MAX_VIPS).contains(&id)
+            && pins.names.iter().any(|named| named.kind == Kind::Vip && named.id == id)
+        {
             let vip = pins.maps.vips.get(id).map_err(failed)?;
             let mode = Forward::from_code(vip.forward.into()).unwrap_or(Forward::Nat);
             modes.push((vip.pool, mode));

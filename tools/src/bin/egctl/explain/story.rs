@@ -369,6 +369,7 @@ fn is_guards(reason: Drop) -> bool {
             | Drop::FlowRate
             | Drop::UdpRate
             | Drop::Amplification
+            | Drop::FlowBudget
     )
 }
 
