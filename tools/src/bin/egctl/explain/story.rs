@@ -92,10 +92,10 @@ fn flow(pins: &Pins, noted: &Noted) -> Result<Option<(Flow, bool)>, MapError> {
     if !matches!(noted.parsed, Parsed::Whole | Parsed::Fragment) || noted.key.sport == abi::Be16::default() {
         return Ok(None);
     }
-    if !noted.half_open || !noted.misses.is_empty() {
-        if let Some(flow) = pins.maps.flows.get(&noted.key)? {
-            return Ok(Some((flow, false)));
-        }
+    if (!noted.half_open || !noted.misses.is_empty())
+        && let Some(flow) = pins.maps.flows.get(&noted.key)?
+    {
+        return Ok(Some((flow, false)));
     }
     if noted.fresh && noted.misses.is_empty() {
         return Ok(None);
