@@ -2,9 +2,9 @@
 //! A backend host on a real network: `egctl backend attach`, and then TCP and UDP of a client reach sockets on the VIP
 //! through every encapsulation, and are answered directly. Needs root and network namespaces; no tunnel device.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -394,26 +394,9 @@ fn obstacles_are_named_and_hints_say_what_is_missing() {
     assert!(status.contains("INTERFACE") && status.contains("10.20.0.1/32"), "{status}");
 }
 
-/// r0 = TC_ACT_UNSPEC; exit: somebody's filter, in the place that ours would have.
+/// Somebody's filter, in the place that ours would have: it leaves the packet to the next.
 fn somebodys_filter(index: u32) {
-    let program = [
-        libbpf_sys::bpf_insn { code: 0xb7, imm: -1, ..Default::default() },
-        libbpf_sys::bpf_insn { code: 0x95, ..Default::default() },
-    ];
-    // SAFETY: the strings end in NUL, the program outlives the call and has two instructions; null means no options.
-    let descriptor = unsafe {
-        libbpf_sys::bpf_prog_load(
-            libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
-            c"somebodys".as_ptr(),
-            c"GPL".as_ptr(),
-            program.as_ptr(),
-            program.len() as libbpf_sys::size_t,
-            std::ptr::null_mut(),
-        )
-    };
-    assert!(descriptor >= 0, "{}", io::Error::from_raw_os_error(-descriptor));
-    // SAFETY: the kernel has just given us this descriptor.
-    let program = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let program = eg_skel::program::returning(libbpf_sys::BPF_PROG_TYPE_SCHED_CLS, c"somebodys", -1).expect("a filter");
     clsact(program.as_fd(), index);
 }
 

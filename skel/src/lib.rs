@@ -17,6 +17,7 @@ mod layout_backend;
 pub mod live;
 pub mod loaded;
 pub mod maps;
+pub mod program;
 pub mod share;
 pub mod twin;
 

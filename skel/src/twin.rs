@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::ptr;
 
@@ -18,15 +18,13 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapHandle, OpenObject};
 
 use crate::features;
+use crate::program::{self, Ran};
 use crate::share::{self, ShareError};
 use crate::xdp_ingress::types::{explained, pkt};
 use crate::xdp_ingress::{IngressSkel, IngressSkelBuilder};
 
 /// What a program was told before it was loaded: `bpf/lib/tunables.h`.
 pub use crate::xdp_ingress::types::rodata as Told;
-
-/// Room that a frame may grow by: an outer header, or the headers of an ICMP error.
-const GROWTH: usize = 256;
 
 /// The loaded twin.
 pub struct Twin<'o> {
@@ -196,7 +194,7 @@ impl<'o> Twin<'o> {
         let noted = &raw mut bss.explained;
         // SAFETY: the memory is ours for as long as the skeleton lives. The kernel writes there during the run alone.
         unsafe { ptr::write_volatile(noted, explained::default()) };
-        let (number, bytes) = run(self.skel.progs.eg_xdp_ingress.as_fd(), frame, ifindex)?;
+        let Ran { answer: number, bytes } = program::run(self.skel.progs.eg_xdp_ingress.as_fd(), frame, ifindex, 0)?;
         // SAFETY: as above; all fields are integers, so any bytes are a value.
         let noted = unsafe { ptr::read_volatile(noted) };
         let action = match number {
@@ -259,32 +257,5 @@ fn key(p: &pkt) -> FlowKey {
         dport: Be16(p.key.dport.to_ne_bytes()),
         proto: p.key.proto,
         pad: p.key.pad,
-    }
-}
-
-fn run(program: BorrowedFd<'_>, frame: &[u8], ifindex: u32) -> io::Result<(u32, Vec<u8>)> {
-    let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
-    let context = libbpf_sys::xdp_md { data_end: length, ingress_ifindex: ifindex, ..Default::default() };
-    let mut bytes = vec![0; frame.len() + GROWTH];
-    let mut options = libbpf_sys::bpf_test_run_opts {
-        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-        data_in: frame.as_ptr().cast(),
-        data_size_in: length,
-        data_out: bytes.as_mut_ptr().cast(),
-        data_size_out: u32::try_from(bytes.len()).map_err(io::Error::other)?,
-        repeat: 1,
-        ..Default::default()
-    };
-    if ifindex != 0 {
-        options.ctx_in = ptr::from_ref(&context).cast();
-        options.ctx_size_in = size_of_val(&context) as u32;
-    }
-    // SAFETY: the pointers are to live buffers and a context of the lengths given with them, and the descriptor is open.
-    match unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) } {
-        0 => {
-            bytes.truncate(options.data_size_out as usize);
-            Ok((options.retval, bytes))
-        }
-        code => Err(io::Error::from_raw_os_error(-code)),
     }
 }

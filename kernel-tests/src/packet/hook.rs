@@ -54,9 +54,10 @@ impl Hook {
     }
 
     /// A test run makes no skb of a frame that ends within the IP header which its EtherType promises.
-    pub(super) fn is_no_skb(self, code: i32, frame: &[u8]) -> bool {
+    pub(super) fn is_no_skb(self, ran: &std::io::Result<eg_skel::program::Ran>, frame: &[u8]) -> bool {
         let shortest = if frame.get(12..14) == Some(&[0x86, 0xdd]) { 14 + 40 } else { 14 + 20 };
-        self == Hook::Tc && code == -nix::libc::EINVAL && frame.len() < shortest
+        let refused = ran.as_ref().is_err_and(|error| error.raw_os_error() == Some(nix::libc::EINVAL));
+        self == Hook::Tc && refused && frame.len() < shortest
     }
 
     /// Makes frames to the gateway's MAC look like frames to this host: a test run of an skb has them come in by the

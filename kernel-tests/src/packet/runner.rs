@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! BPF_PROG_TEST_RUN of one program, from any thread.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use eg_abi::Count;
+use eg_skel::program::{self, Ran};
 
 use super::hook::Hook;
 use super::judge;
@@ -51,23 +52,12 @@ impl Runner {
     /// If the kernel does not run the program, or it returns no verdict of its hook's.
     pub fn receive(&self, frame: &[u8]) -> Outcome {
         self.hook.prepare_thread();
-        let mut bytes = vec![0; frame.len() + 256];
-        let mut options = libbpf_sys::bpf_test_run_opts {
-            sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-            data_in: frame.as_ptr().cast(),
-            data_size_in: frame.len() as u32,
-            data_out: bytes.as_mut_ptr().cast(),
-            data_size_out: bytes.len() as u32,
-            ..Default::default()
-        };
-        // SAFETY: the pointers are to live buffers of the lengths given with them, and the descriptor is open.
-        let code = unsafe { libbpf_sys::bpf_prog_test_run_opts(self.program.as_raw_fd(), &raw mut options) };
-        if self.hook.is_no_skb(code, frame) {
+        let ran = program::run(self.program.as_fd(), frame, 0, 0);
+        if self.hook.is_no_skb(&ran, frame) {
             return Outcome { verdict: Verdict::Pass, bytes: frame.to_vec() };
         }
-        assert_eq!(code, 0, "run the program on {} bytes", frame.len());
-        bytes.truncate(options.data_size_out as usize);
-        let verdict = self.hook.verdict(options.retval, &bytes, &self.ways);
+        let Ran { answer, bytes } = ran.unwrap_or_else(|error| panic!("run on {} bytes: {error}", frame.len()));
+        let verdict = self.hook.verdict(answer, &bytes, &self.ways);
         *self.given.lock().expect("the count") += Count { packets: 1, bytes: judge::l3_bytes(frame) };
         Outcome { verdict, bytes }
     }

@@ -76,24 +76,7 @@ pub fn tcx_programs(space: &Netns, interface: &str) -> u32 {
     })
 }
 
-/// r0 = TCX_NEXT; exit
+/// Leaves the packet to the next program.
 fn load() -> OwnedFd {
-    let program = [
-        libbpf_sys::bpf_insn { code: 0xb7, imm: -1, ..Default::default() },
-        libbpf_sys::bpf_insn { code: 0x95, ..Default::default() },
-    ];
-    // SAFETY: the strings end in NUL, the program outlives the call and has two instructions; null means no options.
-    let descriptor = unsafe {
-        libbpf_sys::bpf_prog_load(
-            libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
-            c"eg_test_next".as_ptr(),
-            c"GPL".as_ptr(),
-            program.as_ptr(),
-            program.len() as libbpf_sys::size_t,
-            std::ptr::null_mut(),
-        )
-    };
-    assert!(descriptor >= 0, "TCX_NEXT: {}", std::io::Error::from_raw_os_error(-descriptor));
-    // SAFETY: the kernel has just given us this descriptor.
-    unsafe { OwnedFd::from_raw_fd(descriptor) }
+    eg_skel::program::returning(libbpf_sys::BPF_PROG_TYPE_SCHED_CLS, c"eg_test_next", -1).expect("TCX_NEXT")
 }

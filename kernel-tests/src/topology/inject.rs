@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! Frames given to the program that a running gateway has attached, without a wire.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+use eg_skel::program::{self, Ran};
 
 use super::Netns;
 use crate::packet::{Outcome, Verdict};
@@ -36,27 +38,8 @@ impl Injector {
     /// # Panics
     /// If the kernel does not run the program.
     pub fn receive(&self, frame: &[u8], interface: u32) -> Outcome {
-        let mut context = libbpf_sys::xdp_md {
-            data_end: u32::try_from(frame.len()).expect("a frame"),
-            ingress_ifindex: interface,
-            ..Default::default()
-        };
-        let mut bytes = vec![0; frame.len() + 256];
-        let mut options = libbpf_sys::bpf_test_run_opts {
-            sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-            data_in: frame.as_ptr().cast(),
-            data_size_in: frame.len() as u32,
-            data_out: bytes.as_mut_ptr().cast(),
-            data_size_out: bytes.len() as u32,
-            ctx_in: (&raw mut context).cast(),
-            ctx_size_in: size_of::<libbpf_sys::xdp_md>() as u32,
-            ..Default::default()
-        };
-        // SAFETY: the pointers are to live buffers of the lengths given with them, and the descriptor is open.
-        let code = unsafe { libbpf_sys::bpf_prog_test_run_opts(self.program.as_raw_fd(), &raw mut options) };
-        assert_eq!(code, 0, "run the program on {} bytes", frame.len());
-        bytes.truncate(options.data_size_out as usize);
-        let verdict = match options.retval {
+        let Ran { answer, bytes } = program::run(self.program.as_fd(), frame, interface, 0).expect("run the program");
+        let verdict = match answer {
             libbpf_sys::XDP_DROP => Verdict::Drop,
             libbpf_sys::XDP_PASS => Verdict::Pass,
             libbpf_sys::XDP_TX => Verdict::Tx,

@@ -190,26 +190,9 @@ mod tests {
 
     use super::*;
 
-    /// r0 = TC_ACT_UNSPEC; exit
+    /// Leaves the packet to the next filter.
     fn program() -> OwnedFd {
-        let program = [
-            libbpf_sys::bpf_insn { code: 0xb7, imm: -1, ..Default::default() },
-            libbpf_sys::bpf_insn { code: 0x95, ..Default::default() },
-        ];
-        // SAFETY: the strings end in NUL, the program outlives the call and has two instructions; null: no options.
-        let descriptor = unsafe {
-            libbpf_sys::bpf_prog_load(
-                libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
-                c"eg_unit_next".as_ptr(),
-                c"GPL".as_ptr(),
-                program.as_ptr(),
-                program.len() as size_t,
-                std::ptr::null_mut(),
-            )
-        };
-        let descriptor = result(descriptor).unwrap();
-        // SAFETY: the kernel has just given us this descriptor.
-        unsafe { OwnedFd::from_raw_fd(descriptor) }
+        eg_skel::program::returning(libbpf_sys::BPF_PROG_TYPE_SCHED_CLS, c"eg_unit_next", -1).unwrap()
     }
 
     fn id(program: &OwnedFd) -> Option<u32> {
