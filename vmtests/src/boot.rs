@@ -19,8 +19,8 @@ const FAILED: &str = "eg-vm: failed";
 /// A guest that has not finished by then has hung: booting takes about a minute, the tests a few.
 const LIMIT: &str = "1200";
 
-/// Runs `tests` on `kernel`; an error tells what the guest's console said last.
-pub(crate) fn run(workspace: &Path, kernel: &Kernel, tests: &[PathBuf]) -> Result<(), String> {
+/// Runs `tests`, of each the part that is named, on `kernel`; an error tells what the guest's console said last.
+pub(crate) fn run(workspace: &Path, kernel: &Kernel, tests: &[(PathBuf, &str)]) -> Result<(), String> {
     let script = write_script(workspace, tests)?;
     let mut console = boot(workspace, kernel, &script, &[])?;
     if panicked(&console) {
@@ -40,9 +40,9 @@ pub(crate) fn run(workspace: &Path, kernel: &Kernel, tests: &[PathBuf]) -> Resul
 }
 
 /// What the guest runs. The host's root is there, read-only, so the binary is where it is here.
-fn write_script(workspace: &Path, tests: &[PathBuf]) -> Result<PathBuf, String> {
+fn write_script(workspace: &Path, tests: &[(PathBuf, &str)]) -> Result<PathBuf, String> {
     let path = workspace.join(".cache/kernels/guest.sh");
-    let run = |tests: &PathBuf| format!("'{}' --test-threads=1 --color=never", tests.display());
+    let run = |(tests, part): &(PathBuf, &str)| format!("'{}' --test-threads=1 --color=never {part}", tests.display());
     let all = tests.iter().map(run).collect::<Vec<_>>().join(" && ");
     let text = format!(
         "#!/bin/sh\n\
