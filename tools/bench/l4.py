@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-only
 """Packets through the XDP program: nanoseconds and map lookups per packet.
 
-Called by run.py; `eg-bench packets` (tools/src/bin/eg-bench) measures with BPF_PROG_TEST_RUN. No other balancer runs in the
-same process, so what the program is held against is a yardstick of the same minutes: one lookup of a 40-byte key in a hash
-table, with as many keys as the case has flows (one key for new flows). `ours` and the yardstick are net of the harness;
-`empty_program` is what the kernel takes to call a program that does nothing, for orientation only.
+Called by run.py; `eg-bench packets` (tools/src/bin/eg-bench) measures, by three methods: `ns`, many runs in one system call
+with the frame restored before each; `ns_single`, a system call for each packet; `ns_live`, frames that cross a veth pair. No
+other balancer runs in the same process, so what the program is held against is a yardstick of the same minutes and method:
+one lookup of a 40-byte key in a hash table, with as many keys as the case has flows (one key for new flows). Both are net of
+the harness: what a program that does nothing takes in its place is subtracted.
 """
 
 import json
@@ -29,16 +30,16 @@ def run(_directory, _binary, tools, quick, failures):
         return []
     rows = []
     for case in json.loads(done.stdout):
-        cost = Series(f"l4.{case['case']}.ns", "ns/packet", aside=("empty_program",))
-        for sample in case["samples"]:
-            cost.add("ours", sample["ours"])
-            cost.add("hash_lookup_40B", sample["lookup"])
-            cost.add("empty_program", sample["empty"])
-        rows.append(cost.row())
-        if case["lookups"] is None:
-            failures.append(f"l4.{case['case']}.map_lookups: the counting copy did not load; its reason is above")
-            continue
+        for method, samples in case["methods"].items():
+            cost = Series(f"l4.{case['case']}.{method}", "ns/packet")
+            for sample in samples:
+                cost.add("ours", sample["ours"])
+                cost.add("hash_lookup_40B", sample["lookup"])
+            rows.append(cost.row())
         for figure in ("lookups", "changes"):
+            if case[figure] is None:
+                failures.append(f"l4.{case['case']}.map_{figure}: the counting copy did not load; its reason is above")
+                continue
             count = Series(f"l4.{case['case']}.map_{figure}", "per packet")
             count.add("ours", case[figure])
             rows.append(count.row())

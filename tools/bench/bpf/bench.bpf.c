@@ -5,14 +5,21 @@
  *
  * BPF_PROG_TEST_RUN's `repeat` hands a program its own output: a program that
  * rewrites would from the second turn on see a packet that is no longer ours.
- * So the program under test is never run directly. `bench_each` writes the
- * frame anew at every turn and tail-calls it; its own cost is the cost of the
- * same call into `bench_empty`, and is subtracted.
+ * So the program under test is not run directly with it. `bench_each` writes
+ * the frame anew at every turn and tail-calls it; its own cost is the cost of
+ * the same call into `bench_empty`, and is subtracted, and so is that of taking
+ * off an outer header: half of what a call into `bench_grow` costs more.
+ *
+ * `bench_live` sends the same frames out of an interface, so that the program
+ * under test meets them behind another: there the kernel's own figures of
+ * attached programs tell what a packet costs.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* Bytes of a bench frame. Fixed, so that one bounds check covers the copy. */
+/* Bytes written anew at every turn: all headers. Fixed, so that one bounds
+ * check covers the copy. What a longer frame has behind them, no program here
+ * changes. */
 #define FRAME 128
 /* The 40 bytes of an IPv4 or IPv6 frame that the yardstick looks up: from the
  * IP header's addresses on, as long as the product's flow key. */
@@ -45,6 +52,8 @@ struct {
 	__u32 at;	/* offset of the four bytes that tell flows apart */
 	__u32 turn;	/* packets sent */
 	__u32 stride;	/* odd: turns visit every flow once, in its order */
+	__u32 length;	/* of the frame, FRAME at least */
+	__u32 room;	/* of an outer header: what bench_grow makes */
 } bench;
 
 /* System calls by number, of the process groups in `bench_watched`. */
@@ -62,8 +71,7 @@ struct {
 	__type(value, __u32);
 } bench_watched SEC(".maps");
 
-SEC("xdp")
-int bench_each(struct xdp_md *ctx)
+static __always_inline int restore(struct xdp_md *ctx)
 {
 	void *end = (void *)(long)ctx->data_end;
 	void *data = (void *)(long)ctx->data;
@@ -73,24 +81,52 @@ int bench_each(struct xdp_md *ctx)
 	int i;
 
 	/* The last turn put an outer header before the frame. */
-	if (end - data > FRAME) {
-		if (bpf_xdp_adjust_head(ctx, end - data - FRAME))
-			return XDP_ABORTED;
+	if (end - data > bench.length) {
+		if (bpf_xdp_adjust_head(ctx, end - data - bench.length))
+			return -1;
 		end = (void *)(long)ctx->data_end;
 		data = (void *)(long)ctx->data;
 		to = data;
 	}
 	if (data + FRAME > end)
-		return XDP_ABORTED;
+		return -1;
 	for (i = 0; i < FRAME / 8; i++)
 		to[i] = bench.frame[i];
 	flow = data + offset;
 	if ((void *)(flow + 1) > end)
-		return XDP_ABORTED;
+		return -1;
 	*flow ^= __builtin_bswap32((bench.turn++ * bench.stride) &
 				   bench.mask);
-	bpf_tail_call(ctx, &bench_target, 0);
+	return 0;
+}
+
+SEC("xdp")
+int bench_each(struct xdp_md *ctx)
+{
+	if (!restore(ctx))
+		bpf_tail_call(ctx, &bench_target, 0);
 	return XDP_ABORTED;
+}
+
+SEC("xdp")
+int bench_live(struct xdp_md *ctx)
+{
+	return restore(ctx) ? XDP_ABORTED : XDP_TX;
+}
+
+/* Where live frames come back to. */
+SEC("xdp")
+int bench_drop(struct xdp_md *ctx)
+{
+	return XDP_DROP;
+}
+
+SEC("xdp")
+int bench_grow(struct xdp_md *ctx)
+{
+	if (bpf_xdp_adjust_head(ctx, -(int)bench.room))
+		return XDP_ABORTED;
+	return XDP_TX;
 }
 
 SEC("xdp")

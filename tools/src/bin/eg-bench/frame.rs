@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-only
-//! Frames that the packet cases send: Ethernet, IPv4 or IPv6, TCP or UDP, always `LENGTH` bytes, checksums filled in.
+//! Frames that the packet cases send: Ethernet, IPv4 or IPv6, TCP or UDP, zeros behind, checksums filled in.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// What bench.bpf.c copies at every turn (its FRAME).
+/// What bench.bpf.c copies at every turn (its FRAME), and the least length of a frame.
 pub(crate) const LENGTH: usize = 128;
 
 pub(crate) const SYN: u8 = 0x02;
 pub(crate) const ACK: u8 = 0x10;
 
-pub(crate) type Frame = [u8; LENGTH];
-
-/// A TCP segment with these flags, or a UDP datagram if `flags` is `None`.
-pub(crate) fn frame(from: SocketAddr, to: SocketAddr, flags: Option<u8>) -> Frame {
-    let mut frame = [0u8; LENGTH];
+/// A TCP segment with these flags, or a UDP datagram if `flags` is `None`, of `length` bytes in all.
+pub(crate) fn frame(from: SocketAddr, to: SocketAddr, flags: Option<u8>, length: usize) -> Vec<u8> {
+    let mut frame = vec![0u8; length];
     frame[0..6].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
     frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
     let proto = if flags.is_some() { 6 } else { 17 };
@@ -22,7 +20,7 @@ pub(crate) fn frame(from: SocketAddr, to: SocketAddr, flags: Option<u8>) -> Fram
             frame[12..14].copy_from_slice(&[0x08, 0x00]);
             let ip = &mut frame[14..34];
             ip[0] = 0x45;
-            ip[2..4].copy_from_slice(&((LENGTH - 14) as u16).to_be_bytes());
+            ip[2..4].copy_from_slice(&((length - 14) as u16).to_be_bytes());
             ip[8] = 64;
             ip[9] = proto;
             ip[12..16].copy_from_slice(&source.octets());
@@ -35,7 +33,7 @@ pub(crate) fn frame(from: SocketAddr, to: SocketAddr, flags: Option<u8>) -> Fram
             frame[12..14].copy_from_slice(&[0x86, 0xdd]);
             let ip = &mut frame[14..54];
             ip[0] = 0x60;
-            ip[4..6].copy_from_slice(&((LENGTH - 54) as u16).to_be_bytes());
+            ip[4..6].copy_from_slice(&((length - 54) as u16).to_be_bytes());
             ip[6] = proto;
             ip[7] = 64;
             ip[8..24].copy_from_slice(&source.octets());
@@ -68,7 +66,7 @@ pub(crate) fn frame(from: SocketAddr, to: SocketAddr, flags: Option<u8>) -> Fram
 }
 
 /// The frame that answers `frame`, with acknowledging flags if it is TCP.
-pub(crate) fn answer(frame: &[u8]) -> Frame {
+pub(crate) fn answer(frame: &[u8]) -> Vec<u8> {
     let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
     let v4 = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&frame[at..at + 4]).expect("four bytes"));
     let v6 = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&frame[at..at + 16]).expect("sixteen bytes"));
@@ -77,7 +75,7 @@ pub(crate) fn answer(frame: &[u8]) -> Frame {
     } else {
         (SocketAddr::new(v6(22), port(54)), SocketAddr::new(v6(38), port(56)), frame[20])
     };
-    self::frame(to, from, (proto == 6).then_some(ACK))
+    self::frame(to, from, (proto == 6).then_some(ACK), LENGTH)
 }
 
 fn sum(bytes: &[u8]) -> u32 {
@@ -98,7 +96,7 @@ mod tests {
     #[test]
     fn checksums_of_a_frame_add_up_to_zero() {
         for (from, to) in [("10.0.0.1:40000", "203.0.113.1:80"), ("[2001:db8::9]:40000", "[2001:db8::1]:80")] {
-            let frame = frame(from.parse().unwrap(), to.parse().unwrap(), Some(SYN));
+            let frame = frame(from.parse().unwrap(), to.parse().unwrap(), Some(SYN), LENGTH);
             let (addresses, l4) = if frame[12] == 8 { (&frame[26..34], 34) } else { (&frame[22..54], 54) };
             assert_eq!(finish(sum(addresses) + 6 + (LENGTH - l4) as u32 + sum(&frame[l4..])), 0);
             if l4 == 34 {
@@ -109,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_answer_goes_the_other_way() {
-        let sent = frame("10.0.0.1:40000".parse().unwrap(), "203.0.113.1:80".parse().unwrap(), Some(SYN));
+        let sent = frame("10.0.0.1:40000".parse().unwrap(), "203.0.113.1:80".parse().unwrap(), Some(SYN), LENGTH);
         let back = answer(&sent);
         assert_eq!((&back[26..30], &back[30..34]), (&sent[30..34], &sent[26..30]));
         assert_eq!((&back[34..36], &back[36..38]), (&sent[36..38], &sent[34..36]));

@@ -2,7 +2,7 @@
 //! `eg-bench`: the parts of `make bench` that Python cannot do. tools/bench calls it and reads what it prints.
 //!
 //! `packets` measures the XDP program per packet, beside a yardstick, with BPF_PROG_TEST_RUN. `syscalls` counts what given
-//! processes ask of the kernel. Neither attaches to an interface nor pins anything: what they load dies with them. `h3` is
+//! processes ask of the kernel. Neither touches an interface of the host nor pins anything: what they load and make dies with them. `h3` is
 //! an HTTP/3 load generator.
 
 use std::error::Error;
@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+mod cases;
 mod compile;
 mod frame;
 mod h3;
+mod live;
 mod packets;
 mod syscalls;
 mod world;
@@ -41,6 +43,9 @@ enum What {
         /// The core to run on
         #[arg(long, default_value_t = 0)]
         core: usize,
+        /// Cases whose name contains this
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// System calls by number, of these processes, from the line "ready" until stdin closes, as JSON
     Syscalls { pids: Vec<u32> },
@@ -61,7 +66,7 @@ enum What {
 
 fn main() -> ExitCode {
     let done = match Args::parse().what {
-        What::Packets { rounds, packets, core } => packets::run(rounds, packets, core),
+        What::Packets { rounds, packets, core, only } => packets::run(rounds, packets, core, &only),
         What::Syscalls { pids } => syscalls::run(&pids),
         What::H3 { server, path, connections, streams, seconds } => {
             h3::run(&h3::Plan { server, path, connections, streams, time: Duration::from_secs(seconds) })

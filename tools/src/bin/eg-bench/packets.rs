@@ -1,136 +1,160 @@
 // SPDX-License-Identifier: GPL-3.0-only
-//! The packet cases: which packets, with how many flows, after what warm-up, and what proves that they took the path that
-//! the case is named for (the verdict, and the VIPs' own counters, which must have moved by exactly as many packets).
+//! What a packet costs: each case by three methods, beside a yardstick measured in the same way, and what proves that the
+//! packets took the path that the case is named for (the verdict, and the VIPs' own counters, which must have moved by exactly
+//! as many packets).
 
-use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
+use eg_abi::Stats;
+use libbpf_rs::Link;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::Result;
+use crate::cases::{Case, Kind};
 use crate::compile::Workshop;
-use crate::frame::{ACK, Frame, SYN, answer, frame};
-use crate::world::{Order, TCP, TCP_GUE, TCP_IPIP, TCP_L2, TCP6, TCP6_IPIP, Target, UDP, UDP_IPIP, World};
+use crate::frame::answer;
+use crate::live::{self, Wire};
+use crate::world::{Drill, STRIDE, Target, World, of_flow};
 
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
-/// Where the low bytes of the source address lie in an IPv4 and in an IPv6 frame.
-const SOURCE4: usize = 26;
-const SOURCE6: usize = 34;
-
 /// The capacity of eg_opening: new flows are measured with the table full, when each insertion evicts.
 const TABLE: u32 = 1 << 17;
 
-struct Case {
-    name: &'static str,
-    /// A power of two.
-    flows: u32,
-    /// Client and destination.
-    from: &'static str,
-    to: &'static str,
-    kind: Kind,
-}
+/// Single runs of which the median is taken: a system call each.
+const SINGLES: u32 = 4096;
 
+/// How the time of a packet is taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Packets of flows that are known.
-    Hit { tcp: bool },
-    /// What a backend answers on a known flow.
-    Reply,
-    /// Each packet is a SYN of a flow never seen.
-    New,
-    /// Not for us.
-    Foreign,
+enum Method {
+    /// One system call of many runs; a program before restores the frame, and its cost is subtracted.
+    Repeat,
+    /// A system call for each packet, as cold as that leaves the caches; the median.
+    Single,
+    /// Frames that cross a veth pair; the kernel's figures of the attached program.
+    Live,
 }
 
-const CASES: [Case; 17] = [
-    Case { name: "tcp-hit.1-flow", flows: 1, from: "10.0.0.1:40000", to: TCP, kind: Kind::Hit { tcp: true } },
-    Case { name: "tcp-hit.64k-flows", flows: 1 << 16, from: "10.0.0.1:40000", to: TCP, kind: Kind::Hit { tcp: true } },
-    Case { name: "tcp-hit.256k-flows", flows: 1 << 18, from: "10.0.0.1:40000", to: TCP, kind: Kind::Hit { tcp: true } },
-    Case { name: "udp-reply.1-flow", flows: 1, from: "10.0.0.1:40000", to: UDP, kind: Kind::Reply },
-    Case { name: "tcp6-hit.1-flow", flows: 1, from: "[2001:db8:9::1]:40000", to: TCP6, kind: Kind::Hit { tcp: true } },
-    Case { name: "udp-hit.1-flow", flows: 1, from: "10.0.0.1:40000", to: UDP, kind: Kind::Hit { tcp: false } },
-    Case { name: "udp-hit.64k-flows", flows: 1 << 16, from: "10.0.0.1:40000", to: UDP, kind: Kind::Hit { tcp: false } },
-    Case { name: "tcp-syn.new-flow", flows: 1 << 24, from: "11.0.0.0:40000", to: TCP, kind: Kind::New },
-    Case { name: "tcp-hit.ipip.1-flow", flows: 1, from: "10.0.0.1:40000", to: TCP_IPIP, kind: Kind::Hit { tcp: true } },
-    Case {
-        name: "tcp-hit.ipip.64k-flows",
-        flows: 1 << 16,
-        from: "10.0.0.1:40000",
-        to: TCP_IPIP,
-        kind: Kind::Hit { tcp: true },
-    },
-    Case {
-        name: "tcp-hit.ipip.512k-flows",
-        flows: 1 << 19,
-        from: "10.0.0.1:40000",
-        to: TCP_IPIP,
-        kind: Kind::Hit { tcp: true },
-    },
-    Case {
-        name: "udp-hit.ipip.1-flow",
-        flows: 1,
-        from: "10.0.0.1:40000",
-        to: UDP_IPIP,
-        kind: Kind::Hit { tcp: false },
-    },
-    Case {
-        name: "tcp6-hit.ip6ip6.1-flow",
-        flows: 1,
-        from: "[2001:db8:9::1]:40000",
-        to: TCP6_IPIP,
-        kind: Kind::Hit { tcp: true },
-    },
-    Case { name: "tcp-hit.gue.1-flow", flows: 1, from: "10.0.0.1:40000", to: TCP_GUE, kind: Kind::Hit { tcp: true } },
-    Case { name: "tcp-hit.l2.1-flow", flows: 1, from: "10.0.0.1:40000", to: TCP_L2, kind: Kind::Hit { tcp: true } },
-    Case { name: "tcp-syn.ipip.new-flow", flows: 1 << 24, from: "11.0.0.0:40000", to: TCP_IPIP, kind: Kind::New },
-    Case { name: "foreign.1-flow", flows: 1, from: "10.0.0.1:40000", to: "198.51.100.1:80", kind: Kind::Foreign },
-];
+const METHODS: [(Method, &str); 3] = [(Method::Repeat, "ns"), (Method::Single, "ns_single"), (Method::Live, "ns_live")];
 
-impl Case {
-    fn at(&self) -> usize {
-        if self.from.starts_with('[') { SOURCE6 } else { SOURCE4 }
+/// A world whose programs are attached to the wire.
+struct Bench {
+    world: World,
+    near: Link,
+    _far: Link,
+    wire: Wire,
+}
+
+impl Bench {
+    fn new(world: World, wire: Wire) -> Result<Bench> {
+        let far = world.with(Target::Drop, |program| live::attach(program, wire.far))??;
+        let near = world.with(Target::Empty, |program| live::attach(program, wire.near))??;
+        Ok(Bench { world, near, _far: far, wire })
     }
 
-    fn frame(&self, flags: Option<u8>) -> Result<Frame> {
-        Ok(frame(self.from.parse::<SocketAddr>()?, self.to.parse::<SocketAddr>()?, flags))
-    }
-
-    /// Opens the flows and returns the frame to measure.
-    fn prepare(&self, world: &World) -> Result<Frame> {
-        // New flows must go on where this ends, so theirs is the one order from the start.
-        let order = if self.kind == Kind::New { Order::Scattered } else { Order::Made };
-        let send =
-            |frame: &Frame, flows, packets| world.send(Target::Product, frame, flows, self.at(), (order, 0), packets);
-        match self.kind {
-            Kind::Hit { tcp } => {
-                world.establish(self.from.parse()?, self.to, self.flows)?;
-                self.frame(tcp.then_some(ACK))
+    /// Nanoseconds per packet, the method's own cost included, and the last verdict, where the method tells.
+    fn time(
+        &mut self,
+        method: Method,
+        target: Target,
+        drill: &Drill<'_>,
+        turn: u32,
+        packets: u32,
+    ) -> Result<(f64, Option<u32>)> {
+        self.world.aim(drill, turn)?;
+        match method {
+            Method::Repeat => {
+                self.world.call(target)?;
+                let ran = self.world.run(Target::Each, drill.frame, packets)?;
+                Ok((ran.nanoseconds, Some(ran.verdict)))
             }
-            Kind::Reply => {
-                // A datagram and its answer: from then on the flow is established, and replies of it are hits.
-                let (forwarded, _) = world.alone(Target::Product, &self.frame(None)?, 1)?;
-                let reply = answer(&forwarded);
-                world.alone(Target::Product, &reply, 1)?;
-                Ok(reply)
-            }
-            Kind::New => {
-                let syn = self.frame(Some(SYN))?;
-                send(&syn, self.flows, TABLE)?;
-                Ok(syn)
-            }
-            Kind::Foreign => self.frame(Some(ACK)),
+            Method::Single => self.singly(target, drill, turn, packets),
+            Method::Live => Ok((self.live(target, drill, packets)?, None)),
         }
     }
 
-    /// Measures the product's program once and proves where the packets went.
-    fn measure(&self, world: &World, frame: &Frame, turn: u32, packets: u32) -> Result<f64> {
-        let before = world.stats()?;
-        let (nanoseconds, verdict) =
-            world.send(Target::Product, frame, self.flows, self.at(), (Order::Scattered, turn), packets)?;
-        let after = world.stats()?;
+    fn singly(&self, target: Target, drill: &Drill<'_>, turn: u32, packets: u32) -> Result<(f64, Option<u32>)> {
+        let mut times = Vec::new();
+        let mut verdict = None;
+        for turn in turn..turn + packets {
+            let number = turn.wrapping_mul(STRIDE) & (drill.flows - 1);
+            let ran = self.world.run(target, &of_flow(drill.frame, drill.at, number), 1)?;
+            times.push(ran.nanoseconds);
+            verdict = Some(ran.verdict);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok((times.get(times.len() / 2).copied().ok_or("no packets")?, verdict))
+    }
+
+    fn live(&mut self, target: Target, drill: &Drill<'_>, packets: u32) -> Result<f64> {
+        let (world, near) = (&self.world, &mut self.near);
+        world.with(target, |program| near.update_prog(program))??;
+        let figures = || world.with(target, |program| live::figures(program.as_fd()))?;
+        let _on = live::figures_on()?;
+        let before = figures()?;
+        world.send_live(drill.frame, self.wire.far, packets)?;
+        // What the last batch left to the kernel's own threads.
+        let patience = Instant::now() + Duration::from_secs(5);
+        loop {
+            let after = figures()?;
+            let runs = after.0 - before.0;
+            if runs == u64::from(packets) {
+                return Ok((after.1 - before.1) as f64 / f64::from(packets));
+            }
+            if runs > u64::from(packets) || Instant::now() > patience {
+                return Err(format!("{runs} of {packets} live frames arrived").into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// A case in its world.
+struct Course<'a> {
+    case: &'a Case,
+    frame: Vec<u8>,
+    /// New flows go on where the last measurement ended.
+    turn: u32,
+}
+
+impl<'a> Course<'a> {
+    /// Opens the flows and makes the frame to measure.
+    fn prepare(case: &'a Case, world: &World) -> Result<Course<'a>> {
+        let mut course = Course { case, frame: case.frame(), turn: 0 };
+        match case.kind {
+            Kind::Hit => world.establish(case)?,
+            Kind::Reply => {
+                // A datagram and its answer: from then on the flow is established, and replies of it are hits.
+                let forwarded = world.run(Target::Product, &course.frame, 1)?.bytes;
+                course.frame = answer(&forwarded);
+                world.run(Target::Product, &course.frame, 1)?;
+            }
+            Kind::New => {
+                world.aim(&course.drill(), 0)?;
+                world.call(Target::Product)?;
+                world.run(Target::Each, &course.frame, TABLE)?;
+                course.turn = TABLE;
+            }
+            Kind::Foreign => {}
+        }
+        Ok(course)
+    }
+
+    fn drill(&self) -> Drill<'_> {
+        Drill { frame: &self.frame, flows: self.case.flows, at: self.case.at(), room: self.case.room }
+    }
+
+    /// The yardstick has one key where the case's flows are all new: many would say nothing about one lookup.
+    fn keys(&self) -> u32 {
+        if self.case.kind == Kind::New { 1 } else { self.case.flows }
+    }
+
+    /// That exactly these packets took the case's path, by the verdict and by how the VIPs' counters moved.
+    fn prove(&self, (before, after): (Stats, Stats), verdict: Option<u32>, packets: u32) -> Result<()> {
         let moved = [
             after.packets.wrapping_sub(before.packets),
             after.reply_packets.wrapping_sub(before.reply_packets),
@@ -138,77 +162,113 @@ impl Case {
             after.drops.wrapping_sub(before.drops),
         ];
         let n = u64::from(packets);
-        let (wanted, wanted_verdict) = match self.kind {
-            Kind::Hit { .. } => ([n, 0, 0, 0], XDP_TX),
+        let (wanted, wanted_verdict) = match self.case.kind {
+            Kind::Hit => ([n, 0, 0, 0], XDP_TX),
             Kind::Reply => ([0, n, 0, 0], XDP_TX),
             Kind::New => ([n, 0, n, 0], XDP_TX),
             Kind::Foreign => ([0, 0, 0, 0], XDP_PASS),
         };
-        if (moved, verdict) != (wanted, wanted_verdict) {
-            return Err(format!(
-                "{}: verdict {verdict}, packets, replies, flows and drops moved by {moved:?}; expected {wanted_verdict}, {wanted:?}",
-                self.name
-            )
-            .into());
+        if moved == wanted && verdict.is_none_or(|verdict| verdict == wanted_verdict) {
+            return Ok(());
         }
-        Ok(nanoseconds)
+        Err(format!(
+            "{}: verdict {verdict:?}, packets, replies, flows and drops moved by {moved:?}; expected {wanted_verdict}, {wanted:?}",
+            self.case.name
+        )
+        .into())
     }
 
-    fn run(&self, workshop: &Workshop, rounds: u32, packets: u32) -> Result<Value> {
-        // New flows never repeat within a case: each costs several times a hit, and the addresses must suffice.
-        let packets = if self.kind == Kind::New { packets / 4 } else { packets };
-        // The yardstick has one key where the case's flows are all new: many would say nothing about one lookup.
-        let keys = if self.kind == Kind::New { 1 } else { self.flows };
-
-        let world = World::product(workshop)?;
-        let frame = self.prepare(&world)?;
-        world.keys(&frame, keys, self.at())?;
-        let mut turn = if self.kind == Kind::New { TABLE } else { 0 };
-        let mut samples = Vec::new();
-        for _ in 0..rounds {
-            let (floor, _) =
-                world.send(Target::Empty, &frame, self.flows, self.at(), (Order::Scattered, turn), packets)?;
-            let (floor_of_keys, _) =
-                world.send(Target::Empty, &frame, keys, self.at(), (Order::Scattered, 0), packets)?;
-            let (lookup, verdict) =
-                world.send(Target::Lookup, &frame, keys, self.at(), (Order::Scattered, 0), packets)?;
-            if verdict != XDP_TX {
-                return Err(format!("{}: the yardstick did not find its key (verdict {verdict})", self.name).into());
-            }
-            let ours = self.measure(&world, &frame, turn, packets)?;
-            let (_, empty) = world.alone(Target::Empty, &frame, packets)?;
-            samples.push(json!({ "ours": ours - floor, "lookup": lookup - floor_of_keys, "empty": empty }));
-            if self.kind == Kind::New {
-                turn += packets;
-            }
+    /// The program, the yardstick and the floor, each once.
+    fn round(&mut self, bench: &mut Bench, method: Method, packets: u32) -> Result<Value> {
+        let packets = match (method, self.case.kind) {
+            (Method::Single, _) => SINGLES,
+            // Each costs several times a hit, and their addresses must suffice.
+            (_, Kind::New) => packets / 4,
+            _ => packets,
+        };
+        let (keys, turn) = (self.keys(), self.turn);
+        let drill = self.drill();
+        let yardstick = Drill { flows: keys, ..self.drill() };
+        let (mut floor, _) = bench.time(method, Target::Empty, &drill, turn, packets)?;
+        if method == Method::Repeat && self.case.room != 0 {
+            let (grow, _) = bench.time(method, Target::Grow, &drill, turn, packets)?;
+            floor += (grow - floor) / 2.0;
         }
-        // The counters make the program larger: where the verifier refuses the copy, the times still stand.
-        let counts =
-            self.count(workshop).map_err(|error| eprintln!("eg-bench: {}: not counted: {error}", self.name)).ok();
-        let (lookups, changes) = counts.unzip();
-        Ok(json!({ "case": self.name, "samples": samples, "lookups": lookups, "changes": changes }))
-    }
-
-    /// Map lookups, and updates and deletes, per packet: mean over packets of a copy that counts them.
-    fn count(&self, workshop: &Workshop) -> Result<(f64, f64)> {
-        let packets = 1 << 12;
-        let world = World::counted(workshop)?;
-        let frame = self.prepare(&world)?;
-        let before = world.tally()?;
-        let turn = if self.kind == Kind::New { TABLE } else { 0 };
-        self.measure(&world, &frame, turn, packets)?;
-        let after = world.tally()?;
-        let mean = |after: u64, before: u64| (after - before) as f64 / f64::from(packets);
-        Ok((mean(after.0, before.0), mean(after.1, before.1)))
+        let (floor_of_keys, _) = bench.time(method, Target::Empty, &yardstick, 0, packets)?;
+        let (lookup, verdict) = bench.time(method, Target::Lookup, &yardstick, 0, packets)?;
+        if verdict.is_some_and(|verdict| verdict != XDP_TX) {
+            return Err(format!("{}: the yardstick did not find its key", self.case.name).into());
+        }
+        let before = bench.world.stats()?;
+        let (ours, verdict) = bench.time(method, Target::Product, &drill, turn, packets)?;
+        self.prove((before, bench.world.stats()?), verdict, packets)?;
+        if self.case.kind == Kind::New {
+            self.turn += packets;
+        }
+        Ok(json!({ "ours": ours - floor, "lookup": lookup - floor_of_keys }))
     }
 }
 
-pub(crate) fn run(rounds: u32, packets: u32, core: usize) -> Result<()> {
+/// The case's rounds by every method: `{method: [{ours, lookup}, …]}`.
+fn measure(case: &Case, bench: &mut Bench, rounds: u32, packets: u32) -> Result<Map<String, Value>> {
+    let mut course = Course::prepare(case, &bench.world)?;
+    bench.world.keys(&course.frame, course.keys(), case.at())?;
+    let mut methods = Map::new();
+    for (method, name) in METHODS {
+        let samples = (0..rounds).map(|_| course.round(bench, method, packets)).collect::<Result<Vec<_>>>()?;
+        methods.insert(name.to_owned(), samples.into());
+    }
+    Ok(methods)
+}
+
+/// Map lookups, and updates and deletes, per packet: mean over packets of a copy that counts them.
+fn count(case: &Case, world: &World) -> Result<(f64, f64)> {
+    let packets = 1 << 12;
+    let course = Course::prepare(case, world)?;
+    let before = (world.tally()?, world.stats()?);
+    world.aim(&course.drill(), course.turn)?;
+    world.call(Target::Product)?;
+    let ran = world.run(Target::Each, &course.frame, packets)?;
+    course.prove((before.1, world.stats()?), Some(ran.verdict), packets)?;
+    let (before, after) = (before.0, world.tally()?);
+    let mean = |after: u64, before: u64| (after - before) as f64 / f64::from(packets);
+    Ok((mean(after.0, before.0), mean(after.1, before.1)))
+}
+
+/// Measures the cases whose name contains `only`, and prints them as JSON.
+pub(crate) fn run(rounds: u32, packets: u32, core: usize, only: &str) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(core)?;
     sched_setaffinity(Pid::from_raw(0), &cpus)?;
+    let wire = Wire::new()?;
     let workshop = Workshop::new()?;
-    let cases = CASES.iter().map(|case| case.run(&workshop, rounds, packets)).collect::<Result<Vec<_>>>()?;
-    println!("{}", serde_json::to_string(&cases)?);
+    let mut cases = Case::all()?;
+    cases.retain(|case| case.name.contains(only));
+    let mut results = Vec::new();
+    let mut shared = None;
+    // One at a time is attached: those in a world of their own come last.
+    cases.sort_by_key(Case::wants_its_own_world);
+    for case in &cases {
+        if case.wants_its_own_world() {
+            shared = None;
+        }
+        let mut bench = match shared.take() {
+            Some(bench) => bench,
+            None => Bench::new(World::product(&workshop, wire.near)?, wire)?,
+        };
+        results.push(measure(case, &mut bench, rounds, packets)?);
+        shared = (!case.wants_its_own_world()).then_some(bench);
+    }
+    drop(shared);
+    // The counters make the program larger: where the verifier refuses the copy, the times still stand.
+    let counting =
+        World::counted(&workshop, wire.near).map_err(|error| eprintln!("eg-bench: not counted: {error}")).ok();
+    let mut rows = Vec::new();
+    for (case, methods) in cases.iter().zip(results) {
+        let counts = counting.as_ref().map(|world| count(case, world)).transpose()?;
+        let (lookups, changes) = counts.unzip();
+        rows.push(json!({ "case": case.name, "methods": methods, "lookups": lookups, "changes": changes }));
+    }
+    println!("{}", serde_json::to_string(&rows)?);
     Ok(())
 }

@@ -4,52 +4,34 @@
 
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use eg_abi::{
     ADDR_SOURCE, ADDR_VIP, Addr, BACKEND_ON_LINK, Backend, BackendState, Be16, Flow, FlowKey, FlowState, Forward,
-    PROTO_TCP, PROTO_UDP, Plain, Pool, RING_SLOTS, Slot, Stats, VIP_SNAT, Vip, VipKey,
+    Plain, Pool, RING_SLOTS, Slot, Stats, VIP_SNAT, Vip, VipKey,
 };
 use eg_skel::features::{self, XDP_HAS_FRAGS};
 use eg_skel::xdp_ingress::{IngressSkel, IngressSkelBuilder};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Map, MapCore, MapFlags, MapHandle, MapType, Object, ProgramInput};
-use libbpf_sys::bpf_map_create_opts;
+use libbpf_rs::{Map, MapCore, MapFlags, MapHandle, MapType, Object, ProgramInput, ProgramMut};
+use libbpf_sys::{bpf_map_create_opts, xdp_md};
 
 use crate::Result;
+use crate::cases::{Case, Service};
 use crate::compile::Workshop;
-use crate::frame::{Frame, LENGTH};
+use crate::frame::LENGTH;
 
 /// Enough for each backend's source ports to stay mostly free while the table is full of flows.
 const BACKENDS: u32 = 256;
-/// Where test runs say that packets come from when nobody says otherwise: the loopback interface. A backend behind the
-/// same interface makes the verdict XDP_TX.
-const IFINDEX: u32 = 1;
-
-/// Addresses of the VIPs, by what they carry.
-pub(crate) const TCP: &str = "203.0.113.1:80";
-pub(crate) const UDP: &str = "203.0.113.1:53";
-pub(crate) const TCP6: &str = "[2001:db8::1]:80";
-/// The same services by other modes.
-pub(crate) const TCP_IPIP: &str = "203.0.113.2:80";
-pub(crate) const UDP_IPIP: &str = "203.0.113.2:53";
-pub(crate) const TCP6_IPIP: &str = "[2001:db8::2]:80";
-pub(crate) const TCP_GUE: &str = "203.0.113.3:80";
-pub(crate) const TCP_L2: &str = "203.0.113.4:80";
-const VIPS: [(&str, u8, u32, Forward); 8] = [
-    (TCP, PROTO_TCP, 1, Forward::Nat),
-    (UDP, PROTO_UDP, 1, Forward::Nat),
-    (TCP6, PROTO_TCP, 2, Forward::Nat),
-    (TCP_IPIP, PROTO_TCP, 1, Forward::Ipip),
-    (UDP_IPIP, PROTO_UDP, 1, Forward::Ipip),
-    (TCP6_IPIP, PROTO_TCP, 2, Forward::Ipip),
-    (TCP_GUE, PROTO_TCP, 1, Forward::Gue),
-    (TCP_L2, PROTO_TCP, 1, Forward::L2),
-];
-
+/// A frame may grow by this: an outer IPv6 header, UDP and GUE.
+const ROOM_MAX: usize = 64;
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`
+const LIVE_FRAMES: u32 = 1 << 1;
 pub(crate) struct World {
     program: Program,
     harness: Object,
+    /// Where packets come from. The backends are behind the same interface, which makes the verdict XDP_TX.
+    near: u32,
 }
 
 enum Program {
@@ -61,7 +43,7 @@ enum Program {
 
 impl World {
     /// The program that is timed.
-    pub(crate) fn product(workshop: &Workshop) -> Result<World> {
+    pub(crate) fn product(workshop: &Workshop, near: u32) -> Result<World> {
         // A few hundred bytes a case, for as long as this short-lived process runs.
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut open = IngressSkelBuilder::default().open(storage)?;
@@ -74,17 +56,17 @@ impl World {
                 program.set_flags(XDP_HAS_FRAGS);
             }
         }
-        World::new(Program::Product(Box::new(open.load()?)), workshop, frags)
+        World::new(Program::Product(Box::new(open.load()?)), workshop, near, frags)
     }
 
     /// The copy that counts.
-    pub(crate) fn counted(workshop: &Workshop) -> Result<World> {
+    pub(crate) fn counted(workshop: &Workshop, near: u32) -> Result<World> {
         let open = workshop.open("bpf/xdp/ingress.bpf.c", &Workshop::counters())?;
-        World::new(Program::Counted(open.load()?), workshop, false)
+        World::new(Program::Counted(open.load()?), workshop, near, false)
     }
 
     /// The kernel lets programs tail-call each other only if they agree on `frags`.
-    fn new(program: Program, workshop: &Workshop, frags: bool) -> Result<World> {
+    fn new(program: Program, workshop: &Workshop, near: u32, frags: bool) -> Result<World> {
         let mut open = workshop.open("tools/bench/bpf/bench.bpf.c", &[])?;
         for mut program in open.progs_mut() {
             let wanted = program.name() != "bench_syscall";
@@ -93,18 +75,25 @@ impl World {
                 program.set_flags(XDP_HAS_FRAGS);
             }
         }
-        let world = World { program, harness: open.load()? };
+        let world = World { program, harness: open.load()?, near };
         world.fill()?;
         Ok(world)
     }
 
     fn fill(&self) -> Result<()> {
-        for (id, (address, proto, pool, forward)) in (1u32..).zip(VIPS) {
-            let at: SocketAddr = address.parse()?;
-            let key = VipKey::new(at, proto);
-            let (addr, port, flags) = (key.addr, key.port, if forward == Forward::Nat { VIP_SNAT } else { 0 });
-            let (forward, gue_port) = (forward.code() as u8, Be16(6080u16.to_be_bytes()));
-            let vip = Vip { addr, port, proto, forward, epoch: 1, pool, flags, gue_port, ..Vip::default() };
+        for (id, service) in (1u32..).zip(Service::all()?) {
+            let key = VipKey::new(service.at, service.proto);
+            let vip = Vip {
+                addr: key.addr,
+                port: key.port,
+                proto: service.proto,
+                forward: service.forward.code() as u8,
+                epoch: 1,
+                pool: pool_of(service.at),
+                flags: if service.forward == Forward::Nat { VIP_SNAT } else { 0 },
+                gue_port: Be16(6080u16.to_be_bytes()),
+                ..Vip::default()
+            };
             put(&self.map("eg_vips")?, &id, &vip)?;
             put(&self.map("eg_vip_ids")?, &key, &id)?;
             put(&self.map("eg_vip_ids")?, &VipKey::any_port(key.addr), &ADDR_VIP)?;
@@ -122,7 +111,7 @@ impl World {
                     mtu: 1500,
                     weight: 1,
                     generation: 1,
-                    ifindex: IFINDEX,
+                    ifindex: self.near,
                     dmac: [2, 0, 0, 0, 1, id as u8],
                     smac: [2, 0, 0, 0, 0, 1],
                     ..Backend::default()
@@ -142,9 +131,12 @@ impl World {
 
     /// Slots in turn: equal shares, which is what a Maglev ring of equal backends comes to.
     fn ring(&self, pool: u32, first: u32) -> Result<()> {
-        // SAFETY: a C struct of integers, for which zero is a value.
-        let mut options: bpf_map_create_opts = unsafe { std::mem::zeroed() };
-        options.sz = size_of::<bpf_map_create_opts>() as _;
+        let options = bpf_map_create_opts {
+            sz: size_of::<bpf_map_create_opts>() as _,
+            // As eg_rings demands of its inner maps.
+            map_flags: libbpf_sys::BPF_F_MMAPABLE,
+            ..Default::default()
+        };
         let ring = MapHandle::create(MapType::Array, Some("eg_ring"), 4, 8, RING_SLOTS, &options)?;
         let keys: Vec<u8> = (0..RING_SLOTS).flat_map(u32::to_ne_bytes).collect();
         let slots: Vec<u8> = (0..RING_SLOTS)
@@ -155,40 +147,24 @@ impl World {
         put(&self.map("eg_rings")?, &pool, &fd)
     }
 
-    /// Writes `flows` established flows of the client that sends `frame` to VIP `vip`, as handshakes would have left them.
-    /// What a packet of one finds is what it would find then; only the halves that replies would need are missing.
-    pub(crate) fn establish(&self, client: SocketAddr, vip: &str, flows: u32) -> Result<()> {
-        let to: SocketAddr = vip.parse()?;
-        let (id, (_, proto, pool, _)) =
-            (1u32..).zip(VIPS).find(|(_, (address, ..))| *address == vip).ok_or("no such VIP")?;
+    /// Writes the case's flows as handshakes would have left them. What a packet of one finds is what it would find then; only
+    /// the halves that replies would need are missing.
+    pub(crate) fn establish(&self, case: &Case) -> Result<()> {
+        let service = case.service.ok_or("a flow to no service")?;
+        let proto = Service::all()?.get(service).ok_or("no such service")?.proto;
+        let pool = pool_of(case.to);
+        let first = 1 + (pool - 1) * BACKENDS;
+        let net: IpAddr = if pool == 1 { "192.168.0.0".parse()? } else { "2001:db8:1::".parse()? };
         let now = features::jiffies()?;
         let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for number in 0..flows {
-            let low = |bytes: &mut [u8]| {
-                let at = bytes.len() - 4;
-                bytes[at..].iter_mut().zip(number.to_be_bytes()).for_each(|(byte, bits)| *byte ^= bits);
-            };
-            let from = match client.ip() {
-                IpAddr::V4(ip) => {
-                    let mut bytes = ip.octets();
-                    low(&mut bytes);
-                    IpAddr::from(bytes)
-                }
-                IpAddr::V6(ip) => {
-                    let mut bytes = ip.octets();
-                    low(&mut bytes);
-                    IpAddr::from(bytes)
-                }
-            };
-            let key = FlowKey::new(SocketAddr::new(from, client.port()), to, proto);
-            let first = 1 + (pool - 1) * BACKENDS;
-            let net: IpAddr = if pool == 1 { "192.168.0.0".parse()? } else { "2001:db8:1::".parse()? };
+        for number in 0..case.flows {
+            let key = FlowKey::new(numbered(case.from, number), case.to, proto);
             let flow = Flow {
                 tag: key.tag(),
                 addr: host(net, 0xfffe),
                 port: Be16((10_240 + (number / BACKENDS % 20_000) as u16).to_be_bytes()),
                 state: FlowState::Open.code() as u8,
-                vip: id,
+                vip: 1 + service as u32,
                 epoch: 1,
                 backend: first + number % BACKENDS,
                 generation: 1,
@@ -198,64 +174,76 @@ impl World {
             keys.extend_from_slice(key.to_bytes().as_ref());
             values.extend_from_slice(flow.to_bytes().as_ref());
         }
-        Ok(self.map("eg_flows")?.update_batch(&keys, &values, flows, MapFlags::ANY, MapFlags::ANY)?)
+        Ok(self.map("eg_flows")?.update_batch(&keys, &values, case.flows, MapFlags::ANY, MapFlags::ANY)?)
     }
 
     /// Keys for the yardstick: `flows` of them, told apart as the harness tells flows apart.
-    pub(crate) fn keys(&self, frame: &Frame, flows: u32, at: usize) -> Result<()> {
+    pub(crate) fn keys(&self, frame: &[u8], flows: u32, at: usize) -> Result<()> {
         let table = find(&self.harness, "bench_keys")?;
         for flow in 0..flows {
-            let mut key = *frame;
-            for (byte, bits) in key[at..at + 4].iter_mut().zip(flow.to_be_bytes()) {
-                *byte ^= bits;
-            }
-            table.update(&key[26..66], &1u64.to_ne_bytes(), MapFlags::ANY)?;
+            table.update(&of_flow(frame, at, flow)[26..66], &1u64.to_ne_bytes(), MapFlags::ANY)?;
         }
         Ok(())
     }
 
-    /// Sends `packets` frames, the four bytes at `at` different for each of `flows` flows, from turn `turn` on in
-    /// this order, through `target`. Returns nanoseconds per packet, the harness included, and the last verdict.
-    #[allow(clippy::too_many_arguments, reason = "one call, one packet: each is one fact about it")]
-    pub(crate) fn send(
-        &self,
-        target: Target,
-        frame: &Frame,
-        flows: u32,
-        at: usize,
-        (order, turn): (Order, u32),
-        packets: u32,
-    ) -> Result<(f64, u32)> {
-        let mut state = frame.to_vec();
-        for word in [flows - 1, at as u32, turn, order as u32] {
+    /// What the harness's programs do from here on.
+    pub(crate) fn aim(&self, drill: &Drill<'_>, turn: u32) -> Result<()> {
+        let mut state = drill.frame.get(..LENGTH).ok_or("a frame is too short")?.to_vec();
+        let words = [drill.flows - 1, drill.at as u32, turn, STRIDE, drill.frame.len() as u32, drill.room];
+        for word in words {
             state.extend_from_slice(&word.to_ne_bytes());
         }
         let bss = self.harness.maps().find(|m| m.name().to_string_lossy().ends_with(".bss")).ok_or("no .bss")?;
-        bss.update(&0u32.to_ne_bytes(), &state, MapFlags::ANY)?;
-        let fd = self.target(target)?.as_raw_fd();
-        find(&self.harness, "bench_target")?.update(&0u32.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)?;
-        let each = self.harness.progs_mut().find(|p| p.name() == "bench_each").ok_or("no program bench_each")?;
-        let output = each.test_run(ProgramInput { data_in: Some(frame), repeat: packets, ..Default::default() })?;
-        Ok((output.duration.as_nanos() as f64, output.return_value))
+        Ok(bss.update(&0u32.to_ne_bytes(), &state, MapFlags::ANY)?)
     }
 
-    /// Runs `target` alone, once for `packets` = 1: what it makes of the frame, and nanoseconds per run.
-    pub(crate) fn alone(&self, target: Target, frame: &Frame, packets: u32) -> Result<(Vec<u8>, f64)> {
-        let name = target.name();
-        let object = self.object(target);
-        let program = object.progs_mut().find(|p| p.name() == name).ok_or_else(|| format!("no program {name}"))?;
-        let mut out = vec![0u8; LENGTH];
-        let input =
-            ProgramInput { data_in: Some(frame), data_out: Some(&mut out), repeat: packets, ..Default::default() };
-        let nanoseconds = program.test_run(input)?.duration.as_nanos() as f64;
-        Ok((out, nanoseconds))
+    /// Which program `bench_each` calls.
+    pub(crate) fn call(&self, target: Target) -> Result<()> {
+        let fd = self.with(target, |program| program.as_fd().as_raw_fd())?;
+        Ok(find(&self.harness, "bench_target")?.update(&0u32.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)?)
+    }
+
+    /// Runs a program `repeat` times on a frame that came in by the wire's near end. Returns its last verdict, what it made of the
+    /// frame, and nanoseconds per run.
+    pub(crate) fn run(&self, target: Target, frame: &[u8], repeat: u32) -> Result<Ran> {
+        let context = xdp_md { data_end: frame.len() as u32, ingress_ifindex: self.near, ..Default::default() };
+        // SAFETY: plain integers, copied.
+        let mut context: [u8; size_of::<xdp_md>()] = unsafe { std::mem::transmute(context) };
+        let mut bytes = vec![0u8; frame.len() + ROOM_MAX];
+        let output = self.with(target, |program| {
+            program.test_run(ProgramInput {
+                context_in: Some(&mut context),
+                data_in: Some(frame),
+                data_out: Some(&mut bytes),
+                repeat,
+                ..Default::default()
+            })
+        })??;
+        Ok(Ran { verdict: output.return_value, nanoseconds: output.duration.as_nanos() as f64, bytes })
+    }
+
+    /// Sends `packets` of the drill out of the wire's far end.
+    pub(crate) fn send_live(&self, frame: &[u8], far: u32, packets: u32) -> Result<()> {
+        let context = xdp_md { data_end: frame.len() as u32, ingress_ifindex: far, ..Default::default() };
+        // SAFETY: plain integers, copied.
+        let mut context: [u8; size_of::<xdp_md>()] = unsafe { std::mem::transmute(context) };
+        self.with(Target::Sender, |program| {
+            program.test_run(ProgramInput {
+                context_in: Some(&mut context),
+                data_in: Some(frame),
+                repeat: packets,
+                flags: LIVE_FRAMES,
+                ..Default::default()
+            })
+        })??;
+        Ok(())
     }
 
     /// The figures of all VIPs together.
     pub(crate) fn stats(&self) -> Result<Stats> {
         let mut all = Stats::default();
         let map = self.map("eg_vip_stats")?;
-        for id in 1..=VIPS.len() as u32 {
+        for id in 1..=Service::all()?.len() as u32 {
             for cpu in map.lookup_percpu(&id.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default() {
                 all += cpu.get(..size_of::<Stats>()).and_then(Stats::from_bytes).ok_or("eg_vip_stats: short value")?;
             }
@@ -283,13 +271,11 @@ impl World {
         }
     }
 
-    fn target(&self, target: Target) -> Result<BorrowedFd<'_>> {
+    /// Does something with one of the programs.
+    pub(crate) fn with<T>(&self, target: Target, act: impl FnOnce(&ProgramMut<'_>) -> T) -> Result<T> {
         let name = target.name();
-        let program =
-            self.object(target).progs().find(|p| p.name() == name).ok_or_else(|| format!("no program {name}"))?;
-        let fd = program.as_fd().as_raw_fd();
-        // SAFETY: the descriptor belongs to an object that lives as long as `self`.
-        Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+        let program = self.object(target).progs_mut().find(|p| p.name() == name);
+        Ok(act(&program.ok_or_else(|| format!("no program {name}"))?))
     }
 
     fn map(&self, name: &str) -> Result<Map<'_>> {
@@ -297,23 +283,41 @@ impl World {
     }
 }
 
-/// In which order turns visit the flows: what the flow's number is multiplied by, modulo a power of two. Both are odd, so
-/// each visits every flow once.
-#[derive(Clone, Copy)]
-#[repr(u32)]
-pub(crate) enum Order {
-    /// One after the other: how flows and yardstick keys are made.
-    Made = 1,
-    /// An order that no prefetcher foresees. Visiting flows as they were made would read their entries in a row.
-    Scattered = 2_654_435_761,
+/// What a turn's number is multiplied by to get its flow's, modulo a power of two. Odd, so that turns visit every flow once;
+/// large, so that no prefetcher foresees the order: visiting flows as they were made would read their entries in a row.
+pub(crate) const STRIDE: u32 = 2_654_435_761;
+
+/// Packets to be sent: a frame, and how its packets differ.
+pub(crate) struct Drill<'a> {
+    pub(crate) frame: &'a [u8],
+    /// How many flows, a power of two.
+    pub(crate) flows: u32,
+    /// Where in the frame the four bytes lie that tell them apart.
+    pub(crate) at: usize,
+    /// Of the outer header that `Target::Grow` makes.
+    pub(crate) room: u32,
 }
 
-/// What the harness hands a frame to.
+pub(crate) struct Ran {
+    pub(crate) verdict: u32,
+    pub(crate) nanoseconds: f64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A program: the one under test, and those of the harness.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     Product,
+    /// The yardstick.
     Lookup,
     Empty,
+    Grow,
+    /// Restores the frame and calls what [`World::call`] said.
+    Each,
+    /// Restores the frame and sends it.
+    Sender,
+    /// Takes what comes back.
+    Drop,
 }
 
 impl Target {
@@ -322,8 +326,32 @@ impl Target {
             Target::Product => "eg_xdp_ingress",
             Target::Lookup => "bench_lookup",
             Target::Empty => "bench_empty",
+            Target::Grow => "bench_grow",
+            Target::Each => "bench_each",
+            Target::Sender => "bench_live",
+            Target::Drop => "bench_drop",
         }
     }
+}
+
+/// The frame of flow `number`, as bench.bpf.c makes it.
+pub(crate) fn of_flow(frame: &[u8], at: usize, number: u32) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame.iter_mut().skip(at).zip(number.to_be_bytes()).for_each(|(byte, bits)| *byte ^= bits);
+    frame
+}
+
+/// The client of flow `number`: the low four bytes of the address differ.
+fn numbered(client: SocketAddr, number: u32) -> SocketAddr {
+    let ip = match client.ip() {
+        IpAddr::V4(ip) => IpAddr::from((u32::from(ip) ^ number).to_be_bytes()),
+        IpAddr::V6(ip) => IpAddr::from((u128::from(ip) ^ u128::from(number)).to_be_bytes()),
+    };
+    SocketAddr::new(ip, client.port())
+}
+
+fn pool_of(service: SocketAddr) -> u32 {
+    1 + u32::from(service.is_ipv6())
 }
 
 fn find<'a>(object: &'a Object, name: &str) -> Result<Map<'a>> {
