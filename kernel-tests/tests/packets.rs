@@ -723,8 +723,8 @@ fn drops_are_told_at_a_bounded_rate() {
     if !require("xdp") {
         return;
     }
-    // Its own: the rate is kept where tests cannot empty it.
-    let gateway = Gateway::with_ports(10240, 32767);
+    // Nobody else's ports, so nobody else's gateway: the rate is kept where tests cannot empty it.
+    let gateway = Gateway::with_ports(10240, 32766);
     serve(&gateway, &V4, true);
     let frame = Frame::new(V4.client, V4.vip, L4::Tcp(ACK)).build();
     for _ in 0..300 {

@@ -65,10 +65,9 @@ fn an_explanation_names_the_backend_that_then_answers() {
         let mut answered = std::collections::BTreeSet::new();
         for v6 in [false, true] {
             // No port twice: IPv6's sockets would want IPv4's as well.
-            for port in if v6 { [41_011, 41_012] } else { [41_001, 41_002] } {
-                answered.insert(foretold(&topology, v6, "tcp", port, way));
-                answered.insert(foretold(&topology, v6, "udp", port, way));
-            }
+            let port = if v6 { 41_011 } else { 41_001 };
+            answered.insert(foretold(&topology, v6, "tcp", port, way));
+            answered.insert(foretold(&topology, v6, "udp", port, way));
         }
         assert!(answered.len() > 1, "more than one backend was foretold: {answered:?}");
     }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! `eg_xdp_ingress` or `eg_tc_ingress`, loaded with maps of its own, filled as the process would fill them.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use eg_abi::{
     ADDR_SOURCE, ADDR_VIP, Addr, BACKEND_ON_LINK, Backend, BackendState, Budget, CONF_RETURN_PATH, Conf, Count,
-    Drop as Reason, Event, Flow, FlowKey, Forward, Guards, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
+    Drop as Reason, Event, Flow, FlowKey, Forward, Guards, Latency, Miss, Plain, Pool, Slot, VIP_SNAT, Vip, VipKey,
 };
 use eg_balance::ring::SLOTS;
 use eg_balance::{Ring, maglev};
@@ -33,23 +34,23 @@ struct Loaded {
     twin: OnceCell<Beside>,
     tunables: Tunables,
     hz: u32,
+    /// The highest id that a test gave to a VIP, a pool or a backend.
+    highest: Cell<u32>,
 }
 
 // SAFETY: libbpf ties nothing of an object to the thread that loaded it, and the mutex below lets one thread at a time
 // have it.
 unsafe impl Send for Loaded {}
 
-/// The one most tests share, emptied for each: loading anew means verifying anew, a second each time.
-static SHARED: OnceLock<Option<Mutex<Loaded>>> = OnceLock::new();
+/// Those that were loaded, one for each set of tunables, emptied for each test: loading anew means verifying anew, seconds each
+/// time. `None`: it did not load.
+type Shared = HashMap<Tunables, Option<&'static Mutex<Loaded>>>;
 
-enum Holder {
-    Shared(MutexGuard<'static, Loaded>),
-    Own(Box<Loaded>),
-}
+static SHARED: Mutex<Option<Shared>> = Mutex::new(None);
 
 /// The program with empty maps. When dropped it checks the accounting equation over everything it was given.
 pub struct Gateway {
-    holder: Holder,
+    loaded: MutexGuard<'static, Loaded>,
     given: Arc<Mutex<Count>>,
 }
 
@@ -57,7 +58,7 @@ pub struct Gateway {
 pub const INGRESS: u32 = 1;
 
 /// What is set before load; the defaults are those of the configuration, except for the size of the table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tunables {
     /// The range of source ports.
     pub ports: (u32, u32),
@@ -90,38 +91,65 @@ impl Default for Tunables {
     }
 }
 
-/// VIPs, backends and pools that tests use: ids below this are emptied.
+/// Ids that tests write without [`Gateway::backend`] and the like are below this.
 const IDS: u32 = 8;
 
 impl Gateway {
-    /// A gateway with the default tunables. Tests that have one wait for each other.
+    /// A gateway with the default tunables.
     ///
     /// # Panics
-    /// If an object does not load, with what the verifier said.
+    /// As [`Gateway::with`].
     pub fn new() -> Gateway {
-        // What failed to load once is not tried again for each test: an emulated kernel takes minutes to refuse it.
-        let load = || std::panic::catch_unwind(|| Mutex::new(Loaded::new(&Tunables::default()))).ok();
-        let shared = SHARED.get_or_init(load).as_ref().expect("the objects load; the first test that tried says why");
-        let loaded = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.empty();
-        Gateway { holder: Holder::Shared(loaded), given: Arc::default() }
+        Gateway::with(&Tunables::default())
     }
 
-    /// A gateway of its own with this range of source ports.
+    /// A gateway with this range of source ports.
+    ///
+    /// # Panics
+    /// As [`Gateway::with`].
     pub fn with_ports(min: u32, max: u32) -> Gateway {
         Gateway::with(&Tunables { ports: (min, max), ..Tunables::default() })
     }
 
-    /// A gateway of its own with these tunables.
+    /// A gateway with these tunables. Tests that have the same ones wait for each other, and no test has two.
+    ///
+    /// # Panics
+    /// If an object does not load, with what the verifier said.
     pub fn with(tunables: &Tunables) -> Gateway {
-        Gateway { holder: Holder::Own(Box::new(Loaded::new(tunables))), given: Arc::default() }
+        let loaded = Gateway::shared_by(tunables).expect("the objects load; the first test that tried says why");
+        let loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.empty();
+        Gateway { loaded, given: Arc::default() }
+    }
+
+    fn shared_by(tunables: &Tunables) -> Option<&'static Mutex<Loaded>> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        // What failed to load once is not tried again for each test: an emulated kernel takes minutes to refuse it.
+        // Leaked: the process ends with its tests.
+        let load = || {
+            let load = || Box::leak(Box::new(Mutex::new(Loaded::new(tunables))));
+            std::panic::catch_unwind(load).ok().map(|loaded| &*loaded)
+        };
+        *shared.get_or_insert_default().entry(tunables.clone()).or_insert_with(load)
     }
 
     fn loaded(&self) -> &Loaded {
-        match &self.holder {
-            Holder::Shared(loaded) => loaded,
-            Holder::Own(loaded) => loaded,
-        }
+        &self.loaded
+    }
+
+    /// The accounting equation.
+    fn check(&self) {
+        let totals = self.maps().totals().expect("the totals");
+        assert_eq!(
+            totals.received(),
+            *self.given.lock().expect("the count"),
+            "received = forwarded + passed + dropped: {totals:?}"
+        );
+    }
+
+    /// Remembers an id, to be emptied.
+    fn uses(&self, id: u32) {
+        self.loaded.highest.set(self.loaded.highest.get().max(id));
     }
 
     /// Its maps.
@@ -166,7 +194,9 @@ impl Gateway {
     }
 
     pub(super) fn runner_of(&self, program: BorrowedFd<'_>) -> Runner {
-        let ways = (1..IDS).filter_map(|id| self.maps().backends.get(id).ok()).map(|b| (b.dmac.to_vec(), b.ifindex));
+        let ways = (1..=self.loaded.highest.get().max(IDS))
+            .filter_map(|id| self.maps().backends.get(id).ok())
+            .map(|b| (b.dmac.to_vec(), b.ifindex));
         Runner::new(program.try_clone_to_owned().expect("another descriptor"), ways.collect(), Arc::clone(&self.given))
     }
 
@@ -221,6 +251,7 @@ impl Gateway {
             smac: octets(super::frame::GATEWAY_MAC),
             ..Backend::default()
         };
+        self.uses(id);
         self.maps().backends.set(id, &backend).expect("write a backend");
         self.maps().vip_ids.set(&VipKey::any_port(backend.source), &ADDR_SOURCE).expect("mark a source");
         backend
@@ -235,6 +266,7 @@ impl Gateway {
             .map(|slot| ring.at(slot))
             .map(|(primary, alternate)| Slot { primary: backend(primary), alternate: backend(alternate) })
             .collect();
+        self.uses(id);
         self.maps().rings.set(id, &slots).expect("write a ring");
         let period = ring.period() as u32;
         let pool = Pool { hash_key: key, backends: backends.len() as u32, period, ..Pool::default() };
@@ -258,10 +290,7 @@ impl Gateway {
 
     /// Says what time it is, in jiffies, to a gateway whose clock stands.
     pub fn set_clock(&mut self, jiffies: u64) {
-        match &mut self.holder {
-            Holder::Shared(loaded) => loaded.skel.set_clock(jiffies),
-            Holder::Own(loaded) => loaded.skel.set_clock(jiffies),
-        }
+        self.loaded.skel.set_clock(jiffies);
     }
 
     /// Jiffies in a second.
@@ -278,6 +307,7 @@ impl Gateway {
 
     fn set_vip(&self, id: u32, proto: u8, at: SocketAddr, vip: Vip) {
         let vip = Vip { addr: Addr::from(at.ip()), port: at.port().into(), proto, epoch: 1, ..vip };
+        self.uses(id);
         self.maps().vips.set(id, &vip).expect("write a vip");
         self.maps().vip_ids.set(&VipKey::new(at, proto), &id).expect("write a vip's id");
         self.maps().vip_ids.set(&VipKey::any_port(vip.addr), &ADDR_VIP).expect("mark a vip's address");
@@ -317,12 +347,7 @@ impl Default for Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            let totals = self.maps().totals().expect("the totals");
-            assert_eq!(
-                totals.received(),
-                *self.given.lock().expect("the count"),
-                "received = forwarded + passed + dropped: {totals:?}"
-            );
+            self.check();
         }
     }
 }
@@ -336,7 +361,7 @@ impl Loaded {
         let sock =
             LookupSkelBuilder::default().open(object).expect("open sock/lookup").load().expect("load sock/lookup");
         let maps = Maps::of_objects(&[skel.object(), sock.object()]).expect("the maps");
-        Loaded { skel, maps, twin: OnceCell::new(), tunables: tunables.clone(), hz }
+        Loaded { skel, maps, twin: OnceCell::new(), tunables: tunables.clone(), hz, highest: Cell::new(IDS) }
     }
 
     fn twin(&self) -> &Beside {
@@ -360,7 +385,7 @@ impl Loaded {
         for (key, _) in maps.vip_ids.entries().expect("the vips") {
             maps.vip_ids.delete(&key).expect("delete a vip");
         }
-        for id in 0..IDS {
+        for id in 0..=self.highest.replace(IDS) {
             maps.vips.set(id, &Vip::default()).expect("clear a vip");
             maps.backends.set(id, &Backend::default()).expect("clear a backend");
             maps.pools.set(id, &Pool::default()).expect("clear a pool");
@@ -370,6 +395,11 @@ impl Loaded {
             maps.stateless.clear(id).expect("clear figures");
             maps.backend_stats.clear(id).expect("clear figures");
             maps.loads.clear(id);
+            maps.latencies.set(id, &Latency::default()).expect("clear a latency");
+            maps.cursors.clear(id).expect("clear a cursor");
+        }
+        for (key, _) in maps.affinities.entries().expect("the affinities") {
+            maps.affinities.delete(&key).expect("delete an affinity");
         }
         maps.prefixes.clear().expect("clear the prefix lists");
         maps.guard_conf.set(0, &Guards::default()).expect("clear the limits");
