@@ -6,14 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 /// What bench.bpf.c copies at every turn (its FRAME), and the least length of a frame.
 pub(crate) const LENGTH: usize = 128;
 
+pub(crate) const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
 pub(crate) const SYN: u8 = 0x02;
 pub(crate) const ACK: u8 = 0x10;
 
 /// A TCP segment with these flags, or a UDP datagram if `flags` is `None`, of `length` bytes in all.
 pub(crate) fn frame(from: SocketAddr, to: SocketAddr, flags: Option<u8>, length: usize) -> Vec<u8> {
     let mut frame = vec![0u8; length];
-    frame[0..6].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
-    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
+    frame[0..6].copy_from_slice(&GATEWAY_MAC);
+    frame[6..12].copy_from_slice(&CLIENT_MAC);
     let proto = if flags.is_some() { 6 } else { 17 };
     let l4 = match (from.ip(), to.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use eg_abi::{
-    ADDR_SOURCE, ADDR_VIP, Addr, BACKEND_ON_LINK, Backend, BackendState, Be16, Flow, FlowKey, FlowState, Forward,
-    Plain, Pool, RING_SLOTS, Slot, Stats, VIP_SNAT, Vip, VipKey,
+    ADDR_SOURCE, ADDR_VIP, Addr, BACKEND_ON_LINK, Backend, BackendState, Be16, Flow, FlowDir, FlowKey, FlowState,
+    Forward, Plain, Pool, RING_SLOTS, Slot, Stats, VIP_SNAT, Vip, VipKey,
 };
 use eg_skel::features::{self, XDP_HAS_FRAGS};
 use eg_skel::xdp_ingress::{IngressSkel, IngressSkelBuilder};
@@ -19,10 +19,12 @@ use libbpf_sys::{bpf_map_create_opts, xdp_md};
 use crate::Result;
 use crate::cases::{Case, Service};
 use crate::compile::Workshop;
-use crate::frame::LENGTH;
+use crate::frame::{CLIENT_MAC, GATEWAY_MAC, LENGTH};
 
 /// Enough for each backend's source ports to stay mostly free while the table is full of flows.
 const BACKENDS: u32 = 256;
+/// Of the flow table: a million flows of two halves, the gateway's default.
+const FLOW_ENTRIES: u32 = 2_000_000;
 /// A frame may grow by this: an outer IPv6 header, UDP and GUE.
 const ROOM_MAX: usize = 64;
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`
@@ -51,6 +53,7 @@ impl World {
         let rodata = open.maps.rodata_data.as_deref_mut().ok_or("the program has no rodata")?;
         rodata.eg_jiffies_hz = features::jiffies_hz()?;
         rodata.eg_xdp_frags = u8::from(frags);
+        open.maps.eg_flows.set_max_entries(FLOW_ENTRIES)?;
         if frags {
             for mut program in open.open_object_mut().progs_mut() {
                 program.set_flags(XDP_HAS_FRAGS);
@@ -61,7 +64,9 @@ impl World {
 
     /// The copy that counts.
     pub(crate) fn counted(workshop: &Workshop, near: u32) -> Result<World> {
-        let open = workshop.open("bpf/xdp/ingress.bpf.c", &Workshop::counters())?;
+        let mut open = workshop.open("bpf/xdp/ingress.bpf.c", &Workshop::counters())?;
+        let flows = open.maps_mut().find(|map| map.name() == "eg_flows");
+        flows.ok_or("no map eg_flows")?.set_max_entries(FLOW_ENTRIES)?;
         World::new(Program::Counted(open.load()?), workshop, near, false)
     }
 
@@ -113,7 +118,7 @@ impl World {
                     generation: 1,
                     ifindex: self.near,
                     dmac: [2, 0, 0, 0, 1, id as u8],
-                    smac: [2, 0, 0, 0, 0, 1],
+                    smac: GATEWAY_MAC,
                     ..Backend::default()
                 };
                 put(&self.map("eg_backends")?, &id, &backend)?;
@@ -147,11 +152,10 @@ impl World {
         put(&self.map("eg_rings")?, &pool, &fd)
     }
 
-    /// Writes the case's flows as handshakes would have left them. What a packet of one finds is what it would find then; only
-    /// the halves that replies would need are missing.
+    /// Writes the case's flows as handshakes would have left them, the halves for replies included where replies pass.
     pub(crate) fn establish(&self, case: &Case) -> Result<()> {
         let service = case.service.ok_or("a flow to no service")?;
-        let proto = Service::all()?.get(service).ok_or("no such service")?.proto;
+        let (proto, forward) = Service::all()?.get(service).map(|s| (s.proto, s.forward)).ok_or("no such service")?;
         let pool = pool_of(case.to);
         let first = 1 + (pool - 1) * BACKENDS;
         let net: IpAddr = if pool == 1 { "192.168.0.0".parse()? } else { "2001:db8:1::".parse()? };
@@ -173,8 +177,28 @@ impl World {
             };
             keys.extend_from_slice(key.to_bytes().as_ref());
             values.extend_from_slice(flow.to_bytes().as_ref());
+            if forward != Forward::Nat {
+                continue;
+            }
+            let answering = SocketAddr::new(host(net, flow.backend).into(), 8080);
+            let answered = SocketAddr::new(flow.addr.into(), flow.port.into());
+            let back = FlowKey::new(answering, answered, proto);
+            let client = numbered(case.from, number);
+            let half = Flow {
+                tag: back.tag(),
+                dir: FlowDir::Reverse.code() as u8,
+                addr: Addr::from(client.ip()),
+                port: Be16(client.port().to_be_bytes()),
+                ifindex: self.near,
+                dmac: CLIENT_MAC,
+                smac: GATEWAY_MAC,
+                ..flow
+            };
+            keys.extend_from_slice(back.to_bytes().as_ref());
+            values.extend_from_slice(half.to_bytes().as_ref());
         }
-        Ok(self.map("eg_flows")?.update_batch(&keys, &values, case.flows, MapFlags::ANY, MapFlags::ANY)?)
+        let entries = (keys.len() / size_of::<<FlowKey as Plain>::Bytes>()) as u32;
+        Ok(self.map("eg_flows")?.update_batch(&keys, &values, entries, MapFlags::ANY, MapFlags::ANY)?)
     }
 
     /// Keys for the yardstick: `flows` of them, told apart as the harness tells flows apart.
