@@ -40,8 +40,8 @@ fn agree(bench: &mut Bench, case: &Case) -> Ran {
 }
 
 /// At least so many frames, from every `step`th seed.
-fn feed(frames: u64, seed: u64, step: usize) -> Ran {
-    let mut bench = Bench::new();
+fn feed(frames: u64, seed: u64, step: usize, number: usize) -> Ran {
+    let mut bench = Bench::new(number);
     let mut all = Ran::default();
     for seed in (seed..).step_by(step) {
         if all.frames >= frames {
@@ -59,7 +59,7 @@ fn feed_by_all(frames: u64, seed: u64) -> Ran {
     let part = frames.div_ceil(cores as u64);
     let mut all = Ran::default();
     std::thread::scope(|scope| {
-        let parts: Vec<_> = (0..cores).map(|i| scope.spawn(move || feed(part, seed + i as u64, cores))).collect();
+        let parts: Vec<_> = (0..cores).map(|i| scope.spawn(move || feed(part, seed + i as u64, cores, i))).collect();
         parts.into_iter().for_each(|part| all.add(part.join().expect("a part; what it found is above")));
     });
     all
@@ -72,7 +72,7 @@ fn the_program_and_the_model_decide_alike() {
     }
     let (frames, seed) = (number("EG_MODEL_FRAMES", 100_000), number("EG_MODEL_SEED", 0));
     let began = Instant::now();
-    let all = if frames <= ALONE { feed(frames, seed, 1) } else { feed_by_all(frames, seed) };
+    let all = if frames <= ALONE { feed(frames, seed, 1, 0) } else { feed_by_all(frames, seed) };
     println!("{all:?} in {:.1} s", began.elapsed().as_secs_f64());
     // Outside of the model are fragments; were it more, nothing would be proven.
     assert!(all.skipped * 50 <= all.frames, "{} of {} frames were skipped", all.skipped, all.frames);
@@ -126,7 +126,7 @@ fn cases_that_once_parted_them() {
          5010faf0ce9300007477656e74792d666f7572206279746573206f662069742e",
     );
     let cases = [Case::of(0x1, &[to_port_0]), Case::of(0x0, &[Step::State(3, BackendState::None), syn, mapped])];
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(0);
     for case in &cases {
         agree(&mut bench, case);
     }

@@ -92,14 +92,15 @@ pub const POOLS: [u32; 2] = [1, 2];
 /// So few that flows meet, and that there are none left at times.
 pub const PORTS: (u32, u32) = (20000, 20004);
 
-/// What programs under test are loaded with.
-pub fn tunables() -> Tunables {
+/// What the `number`th program under test is loaded with.
+pub fn tunables(number: usize) -> Tunables {
     Tunables {
         ports: PORTS,
         timeout_open_s: 40,
         timeout_closing_s: 4,
         hash_chooses: true,
         clock_stands: true,
+        number,
         ..Tunables::default()
     }
 }
@@ -110,7 +111,7 @@ pub fn config(seed: u64, hz: u32) -> Config {
     (0..8).for_each(|_| _ = random.draw());
     let mut config = Config {
         hz,
-        tunables: tunables(),
+        tunables: tunables(0),
         conf: Conf::default(),
         vips: HashMap::new(),
         uses: HashMap::new(),

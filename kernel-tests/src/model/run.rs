@@ -47,13 +47,14 @@ pub struct Ran {
 }
 
 impl Bench {
-    /// Loads the program, in a network namespace of this thread's own: no socket of the host's wants a packet there.
+    /// Loads the `number`th program, in a network namespace of this thread's own: no socket of the host's wants a packet there.
+    /// Benches of different numbers run side by side.
     ///
     /// # Panics
     /// If it does not load.
-    pub fn new() -> Bench {
+    pub fn new(number: usize) -> Bench {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        let gateway = Gateway::with(&case::tunables());
+        let gateway = Gateway::with(&case::tunables(number));
         for pool in POOLS {
             gateway.maps().rings.set(pool, &case::ring(pool)).expect("write a ring");
         }
@@ -210,12 +211,6 @@ impl Bench {
     /// What the program has counted so far.
     fn counts(&self) -> Counts {
         counts(self.gateway.maps())
-    }
-}
-
-impl Default for Bench {
-    fn default() -> Self {
-        Bench::new()
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Tunables {
     pub hash_chooses: bool,
     /// Time is what [`Gateway::set_clock`] says.
     pub clock_stands: bool,
+    /// Tells gateways apart that are alike otherwise, so that tests may use them side by side.
+    pub number: usize,
 }
 
 impl Default for Tunables {
@@ -87,6 +89,7 @@ impl Default for Tunables {
             opening: 16384,
             hash_chooses: false,
             clock_stands: false,
+            number: 0,
         }
     }
 }
