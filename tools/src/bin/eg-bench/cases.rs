@@ -76,6 +76,8 @@ pub(crate) enum Kind {
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// What is measured is what this guard adds.
+    pub(crate) guard: Option<Guard>,
     /// A power of two.
     pub(crate) flows: u32,
     /// Of one packet, bytes.
@@ -87,6 +89,34 @@ pub(crate) struct Case {
     /// Of the outer header that its packets get.
     pub(crate) room: u32,
 }
+
+/// A guard that a listener may have. Those that are always on cost no lookup on a known flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// `allow` and `deny`, of a hundred thousand prefixes.
+    Prefixes,
+    /// Packets of one source.
+    Packets,
+    /// New flows of one source.
+    Flows,
+    /// UDP packets of one source.
+    Udp,
+    /// Requests against replies; those are what it refuses.
+    Amplification,
+    /// New flows of the listener.
+    Budget,
+}
+
+const GUARDS: [(Guard, &str, Kind, u8); 8] = [
+    (Guard::Prefixes, "prefix-lists", Kind::Hit, PROTO_TCP),
+    (Guard::Prefixes, "prefix-lists", Kind::New, PROTO_TCP),
+    (Guard::Packets, "source-packets", Kind::Hit, PROTO_TCP),
+    (Guard::Packets, "source-packets", Kind::New, PROTO_TCP),
+    (Guard::Flows, "source-flows", Kind::New, PROTO_TCP),
+    (Guard::Udp, "udp-rate", Kind::Hit, PROTO_UDP),
+    (Guard::Amplification, "udp-amplification", Kind::Hit, PROTO_UDP),
+    (Guard::Budget, "flow-budget", Kind::New, PROTO_TCP),
+];
 
 impl Case {
     pub(crate) fn all() -> Result<Vec<Case>> {
@@ -106,6 +136,7 @@ impl Case {
                 cases.push(Case {
                     name: format!("{proto}{family}-{size}{what}{}.{count}", service.mode()),
                     kind,
+                    guard: None,
                     flows,
                     length,
                     from: client(kind, service.at.is_ipv6())?,
@@ -138,11 +169,27 @@ impl Case {
             cases.push(Case {
                 name: name.to_owned(),
                 kind: Kind::Foreign,
+                guard: None,
                 flows: 1,
                 length: LENGTH,
                 from: client(Kind::Foreign, to.is_ipv6())?,
                 to,
                 service: None,
+                room: 0,
+            });
+        }
+        for (guard, name, kind, proto) in GUARDS {
+            let first = services.iter().position(|service| service.proto == proto).ok_or("no such service")?;
+            let what = if kind == Kind::New { "syn.new-flow" } else { "hit.1-flow" };
+            cases.push(Case {
+                name: format!("guard.{name}.{what}"),
+                kind,
+                guard: Some(guard),
+                flows: if kind == Kind::New { 1 << 24 } else { 1 },
+                length: LENGTH,
+                from: client(kind, false)?,
+                to: services.get(first).ok_or("no such service")?.at,
+                service: Some(first),
                 room: 0,
             });
         }

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
 
 use crate::Result;
-use crate::cases::{Case, Kind};
+use crate::cases::{Case, Guard, Kind};
 use crate::compile::Workshop;
 use crate::frame::answer;
 use crate::live::{self, Wire};
@@ -199,13 +199,29 @@ impl<'a> Course<'a> {
         if verdict.is_some_and(|verdict| verdict != XDP_TX) {
             return Err(format!("{}: the yardstick did not find its key", self.case.name).into());
         }
+        let mut ours = self.product(bench, method, self.case.guard, packets)?;
+        if self.case.guard.is_some() {
+            ours -= self.product(bench, method, None, packets)?;
+        } else {
+            ours -= floor;
+        }
+        Ok(json!({ "ours": ours, "lookup": lookup - floor_of_keys }))
+    }
+
+    /// The program, with this guard: nanoseconds per packet, the method's own included.
+    fn product(&mut self, bench: &mut Bench, method: Method, guard: Option<Guard>, packets: u32) -> Result<f64> {
+        self.guard(&bench.world, guard)?;
         let before = bench.world.stats()?;
-        let (ours, verdict) = bench.time(method, Target::Product, &drill, turn, packets)?;
+        let (taken, verdict) = bench.time(method, Target::Product, &self.drill(), self.turn, packets)?;
         self.prove((before, bench.world.stats()?), verdict, packets)?;
         if self.case.kind == Kind::New {
             self.turn += packets;
         }
-        Ok(json!({ "ours": ours - floor, "lookup": lookup - floor_of_keys }))
+        Ok(taken)
+    }
+
+    fn guard(&self, world: &World, guard: Option<Guard>) -> Result<()> {
+        self.case.service.map_or(Ok(()), |service| world.guard(service, guard))
     }
 }
 
@@ -221,16 +237,27 @@ fn measure(case: &Case, bench: &mut Bench, rounds: u32, packets: u32) -> Result<
     Ok(methods)
 }
 
-/// Map lookups, and updates and deletes, per packet: mean over packets of a copy that counts them.
+/// Map lookups, and updates and deletes, per packet: mean over packets of a copy that counts them; of a guard, what it adds.
 fn count(case: &Case, world: &World) -> Result<(f64, f64)> {
+    let mut course = Course::prepare(case, world)?;
+    let (lookups, changes) = count_with(&mut course, world, case.guard)?;
+    if case.guard.is_none() {
+        return Ok((lookups, changes));
+    }
+    let without = count_with(&mut course, world, None)?;
+    Ok((lookups - without.0, changes - without.1))
+}
+
+fn count_with(course: &mut Course<'_>, world: &World, guard: Option<Guard>) -> Result<(f64, f64)> {
     let packets = 1 << 12;
-    let course = Course::prepare(case, world)?;
-    let before = (world.tally()?, world.stats()?);
+    course.guard(world, guard)?;
+    let (before, stats) = (world.tally()?, world.stats()?);
     world.aim(&course.drill(), course.turn)?;
     world.call(Target::Product)?;
     let ran = world.run(Target::Each, &course.frame, packets)?;
-    course.prove((before.1, world.stats()?), Some(ran.verdict), packets)?;
-    let (before, after) = (before.0, world.tally()?);
+    course.prove((stats, world.stats()?), Some(ran.verdict), packets)?;
+    course.turn += packets;
+    let after = world.tally()?;
     let mean = |after: u64, before: u64| (after - before) as f64 / f64::from(packets);
     Ok((mean(after.0, before.0), mean(after.1, before.1)))
 }
