@@ -14,6 +14,7 @@ use eg_kernel_tests::packet::gateway::backend_mac;
 use eg_kernel_tests::packet::random::Random;
 use eg_kernel_tests::packet::{Frame, Gateway, L4, Tunables, Verdict, judge};
 use eg_kernel_tests::require;
+use eg_skel::maps::NewRing;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -57,7 +58,7 @@ impl World {
             .map(|slot| ring.at(slot))
             .map(|(primary, alternate)| Slot { primary: id(primary), alternate: id(alternate) })
             .collect();
-        self.gateway.maps().rings.set(1, &slots).unwrap();
+        self.gateway.maps().rings.set(1, &NewRing::new(&slots).unwrap()).unwrap();
         let kernel = Kernel::ALL.iter().find(|kernel| kernel.label() == algorithm.name()).expect("the same names");
         let pool = Pool {
             hash_key: KEY,

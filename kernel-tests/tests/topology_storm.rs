@@ -151,7 +151,8 @@ fn pools_that_lose_the_same_backend_stop_using_it_before_the_first_ring_is_rebui
     if !can_run() {
         return;
     }
-    let pools: u16 = if full() { 1_000 } else { 40 };
+    // So many flows each that all of them leave most source ports towards the backend that stays free.
+    let (pools, flows): (u16, u32) = if full() { (1_000, 4) } else { (40, 16) };
     let topology = Topology::new(Arms::Two, 2);
     let vip = |pool: u16| SocketAddr::new(topology.vip(false), 2_000 + pool);
     let configuration = |backends: &[usize]| {
@@ -175,7 +176,7 @@ fn pools_that_lose_the_same_backend_stop_using_it_before_the_first_ring_is_rebui
     let mut next = 0;
     let mut picks = |pool: u16| {
         topology.gateway.enter(|| {
-            let picked = (0..16).map(|_| {
+            let picked = (0..flows).map(|_| {
                 next += 1;
                 let out = injector.receive(&Frame::between(client(next), vip(pool), L4::Tcp(SYN)).build(), index("c0"));
                 assert_eq!(out.verdict, Verdict::Redirect);

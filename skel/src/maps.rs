@@ -32,7 +32,7 @@ pub use backend::{BackendMaps, keys};
 pub use loads::Loads;
 pub use per_cpu::PerCpu;
 pub use prefixes::{Prefixes, Trie};
-pub use rings::Rings;
+pub use rings::{NewRing, Rings};
 pub use socks::Socks;
 pub use table::Table;
 pub use totals::Totals;

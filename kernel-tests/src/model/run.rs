@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use eg_abi::{Count, Drop as Reason, Flow, FlowKey, Miss, Stats, VIP_STABLE, Verdict as Total, VipKey};
 use eg_skel::Maps;
+use eg_skel::maps::NewRing;
 use nix::sched::{CloneFlags, unshare};
 
 use super::case::{self, BACKENDS, Case, POOLS, Step, VIPS, apply};
@@ -56,7 +57,7 @@ impl Bench {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         let gateway = Gateway::with(&case::tunables(number));
         for pool in POOLS {
-            gateway.maps().rings.set(pool, &case::ring(pool)).expect("write a ring");
+            gateway.maps().rings.set(pool, &NewRing::new(&case::ring(pool)).expect("a ring")).expect("write a ring");
         }
         let runner = gateway.runner();
         Bench { gateway, runner, runs: 0 }

@@ -14,6 +14,7 @@ use eg_abi::{
 };
 use eg_balance::ring::SLOTS;
 use eg_balance::{Ring, maglev};
+use eg_skel::maps::NewRing;
 use eg_skel::sock_lookup::LookupSkelBuilder;
 use eg_skel::twin::Outcome as Explained;
 use eg_skel::{Maps, features};
@@ -270,7 +271,7 @@ impl Gateway {
             .map(|(primary, alternate)| Slot { primary: backend(primary), alternate: backend(alternate) })
             .collect();
         self.uses(id);
-        self.maps().rings.set(id, &slots).expect("write a ring");
+        self.maps().rings.set(id, &NewRing::new(&slots).expect("a ring")).expect("write a ring");
         let period = ring.period() as u32;
         let pool = Pool { hash_key: key, backends: backends.len() as u32, period, ..Pool::default() };
         self.maps().pools.set(id, &pool).expect("write a pool");

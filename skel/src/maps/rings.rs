@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-only
-//! The rings: one array per pool, swapped whole.
+//! The rings: one array per pool, filled in memory while nobody sees it, swapped whole.
 
 use eg_abi::{Plain, RING_SLOTS, Slot};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
@@ -15,23 +15,52 @@ pub struct Rings {
     handle: MapHandle,
 }
 
+/// A ring that no program sees yet.
+#[derive(Debug)]
+pub struct NewRing {
+    handle: MapHandle,
+}
+
+impl NewRing {
+    /// A ring of these slots, exactly [`RING_SLOTS`] of them.
+    pub fn new(slots: &[Slot]) -> Result<NewRing, MapError> {
+        let made = |source| MapError::Kernel { map: "eg_ring".into(), operation: "make", source };
+        let handle = new_ring().map_err(made)?;
+        if slots.len() != RING_SLOTS as usize {
+            return Err(MapError::shape(&handle));
+        }
+        fill(&Mapped::new(&handle)?, slots);
+        Ok(NewRing { handle })
+    }
+
+    fn descriptor(&self) -> u32 {
+        self.handle.as_fd().as_raw_fd().cast_unsigned()
+    }
+}
+
 impl Rings {
     pub(super) fn new(handle: MapHandle) -> Rings {
         Rings { handle }
     }
 
-    /// Makes `slots` (exactly [`RING_SLOTS`] of them) the ring of `pool`: fills a new array in memory, then points the
-    /// pool to it. No lookup sees half a ring. What takes time is the grace period, some 8 ms.
-    pub fn set(&self, pool: u32, slots: &[Slot]) -> Result<(), MapError> {
-        if slots.len() != RING_SLOTS as usize {
-            return Err(MapError::shape(&self.handle));
-        }
-        let ring = new_ring().map_err(|e| MapError::kernel(&self.handle, "make a ring for", e))?;
-        fill(&Mapped::new(&ring)?, slots);
-        let fd = ring.as_fd().as_raw_fd();
+    /// Makes `ring` the one of `pool`, in one step: no lookup sees half a ring. Waits for a grace period, some 8 ms.
+    pub fn set(&self, pool: u32, ring: &NewRing) -> Result<(), MapError> {
         self.handle
-            .update(&pool.to_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+            .update(&pool.to_bytes(), &ring.descriptor().to_bytes(), MapFlags::ANY)
             .map_err(|e| MapError::kernel(&self.handle, "swap a ring of", e))
+    }
+
+    /// The same for many pools, one after the other, in one grace period for all where the kernel has batches for this kind of
+    /// map. After an error some may have their new ring.
+    pub fn set_all(&self, rings: &[(u32, NewRing)]) -> Result<(), MapError> {
+        let keys: Vec<u8> = rings.iter().flat_map(|(pool, _)| pool.to_bytes()).collect();
+        let values: Vec<u8> = rings.iter().flat_map(|(_, ring)| ring.descriptor().to_bytes()).collect();
+        let count = rings.len() as u32;
+        if count > 1 && self.handle.update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY).is_ok() {
+            return Ok(());
+        }
+        // What else may have failed, one by one says as well, and better.
+        rings.iter().try_for_each(|(pool, ring)| self.set(*pool, ring))
     }
 
     /// The ring of `pool`, if it has one.

@@ -9,10 +9,14 @@ use std::collections::HashMap;
 use eg_balance::ring::SLOTS;
 use eg_balance::{Ring, ewma};
 use eg_skel::abi::{self, BackendState, Pool, Slot};
+use eg_skel::maps::NewRing;
 
 use super::super::error::DatapathError;
-use super::Tables;
+use super::{PoolEntry, Tables};
 use crate::config::plan::{AffinityPlan, Algorithm};
+
+/// Rings that are swapped in together: half a megabyte each while they are made, and one grace period for all.
+const AT_ONCE: usize = 64;
 
 const _: () = assert!(SLOTS == abi::RING_SLOTS as usize);
 
@@ -35,35 +39,58 @@ impl Tables {
 
     /// Rebuilds the rings whose usable members have changed.
     pub(crate) fn rings(&mut self) -> Result<(), DatapathError> {
-        let mut rebuilt = Vec::new();
-        for (name, pool) in &mut self.pools {
-            let Some(members) = &pool.members else { continue };
-            let taking = members.iter().filter_map(|(key, weight)| {
-                let entry = self.backends.get(key)?;
-                let usable = entry.is(BackendState::Up) && entry.resolved() && *weight > 0;
-                usable.then_some(((key.name.as_str(), *weight), (entry.id, *weight)))
-            });
-            let (named, usable): (Vec<_>, Vec<_>) = taking.unzip();
-            if pool.built.as_ref() == Some(&usable) {
-                continue;
+        let stale: Vec<Rebuilt> = self.pools.iter().filter_map(|(name, pool)| self.stale(name, pool)).collect();
+        stale.chunks(AT_ONCE).try_for_each(|batch| self.rebuild(batch))
+    }
+
+    /// The pool, if its ring is not of its usable members.
+    fn stale(&self, name: &str, pool: &PoolEntry) -> Option<Rebuilt> {
+        let members = pool.members.as_ref()?;
+        let (algorithm, affinity) = pool.chooses?;
+        let taking = members.iter().filter_map(|(key, weight)| {
+            let entry = self.backends.get(key)?;
+            let usable = entry.is(BackendState::Up) && entry.resolved() && *weight > 0;
+            usable.then(|| ((key.name.clone(), *weight), (entry.id, *weight)))
+        });
+        let (named, usable): (Vec<_>, Vec<_>) = taking.unzip();
+        (pool.built.as_ref() != Some(&usable)).then(|| Rebuilt {
+            name: name.to_owned(),
+            id: pool.id,
+            hash_key: pool.hash_key,
+            algorithm,
+            affinity,
+            members: members.len(),
+            named,
+            usable,
+        })
+    }
+
+    fn rebuild(&mut self, batch: &[Rebuilt]) -> Result<(), DatapathError> {
+        let (mut rings, mut elements) = (Vec::new(), Vec::new());
+        for pool in batch {
+            let named: Vec<(&str, u32)> = pool.named.iter().map(|(name, weight)| (name.as_str(), *weight)).collect();
+            let ring = pool.algorithm.ring(pool.hash_key, &named);
+            if !pool.usable.is_empty() {
+                rings.push((pool.id, NewRing::new(&slots(&ring, &pool.usable))?));
             }
-            let Some((algorithm, affinity)) = pool.chooses else { continue };
-            let ring = algorithm.ring(pool.hash_key, &named);
-            if !usable.is_empty() {
-                self.maps.rings.set(pool.id, &slots(&ring, &usable))?;
-            }
-            self.maps.pools.set(pool.id, &element(pool.hash_key, usable.len(), &ring, algorithm, affinity))?;
+            elements.push((pool.id, pool.element(&ring)));
+        }
+        self.maps.rings.set_all(&rings)?;
+        elements.iter().try_for_each(|(id, element)| self.maps.pools.set(*id, element))?;
+        for pool in batch {
             tracing::info!(
-                pool = name,
-                algorithm = algorithm.name(),
-                backends = usable.len(),
-                members = members.len(),
+                pool = pool.name,
+                algorithm = pool.algorithm.name(),
+                backends = pool.usable.len(),
+                members = pool.members,
                 "ring built"
             );
-            rebuilt.push(usable.clone());
-            pool.built = Some(usable);
+            if let Some(entry) = self.pools.get_mut(&pool.name) {
+                entry.built = Some(pool.usable.clone());
+            }
+            self.prices(&pool.usable)?;
         }
-        rebuilt.iter().try_for_each(|members| self.prices(members))
+        Ok(())
     }
 
     /// What an outstanding flow of each member weighs depends on all of the pool's weights.
@@ -82,17 +109,33 @@ impl Tables {
     }
 }
 
-/// The pool's element of `eg_pools`.
-fn element(hash_key: [u64; 2], backends: usize, ring: &Ring, algorithm: Algorithm, affinity: AffinityPlan) -> Pool {
-    Pool {
-        hash_key,
-        backends: u32::try_from(backends).unwrap_or(u32::MAX),
-        period: u32::try_from(ring.period()).unwrap_or(0),
-        algorithm: code(algorithm),
-        prefix4: affinity.prefix_v4,
-        prefix6: affinity.prefix_v6,
-        pad: 0,
-        affinity_s: u32::try_from(affinity.timeout.as_secs()).unwrap_or(u32::MAX),
+/// A pool whose ring is to be built anew.
+struct Rebuilt {
+    name: String,
+    id: u32,
+    hash_key: [u64; 2],
+    algorithm: Algorithm,
+    affinity: AffinityPlan,
+    /// How many backends it has, usable or not.
+    members: usize,
+    /// Name and weight of those that take flows, and their ids.
+    named: Vec<(String, u32)>,
+    usable: Vec<(u32, u32)>,
+}
+
+impl Rebuilt {
+    /// The pool's element of `eg_pools`.
+    fn element(&self, ring: &Ring) -> Pool {
+        Pool {
+            hash_key: self.hash_key,
+            backends: u32::try_from(self.usable.len()).unwrap_or(u32::MAX),
+            period: u32::try_from(ring.period()).unwrap_or(0),
+            algorithm: code(self.algorithm),
+            prefix4: self.affinity.prefix_v4,
+            prefix6: self.affinity.prefix_v6,
+            pad: 0,
+            affinity_s: u32::try_from(self.affinity.timeout.as_secs()).unwrap_or(u32::MAX),
+        }
     }
 }
 
