@@ -132,7 +132,7 @@ static __always_inline int decide_flow(struct pkt *p, struct eg_flow *f,
 		return decide_gone(p, dir, vip, v, EG_MISS_GENERATION);
 	if (b->state == EG_BACKEND_DOWN && v->flags & (EG_VIP_REPICK | EG_VIP_RESET))
 		return decide_gone(p, dir, vip, v, EG_MISS_DOWN);
-	if (now - f->seen >= eg_jiffies_hz) {
+	if (haste_due(f->seen, now)) {
 		verdict = flow_refresh(p, f, v, now);
 		if (verdict != FORWARD)
 			return decide_dead(p, dir, vip, -1 - verdict);
@@ -211,6 +211,9 @@ static __always_inline int decide_opening(struct pkt *p, struct eg_flow *f,
 		return decide_miss(p, dir, vip, EG_MISS_GENERATION);
 	if (flow_expired(f, p->key.proto, flow_now()))
 		return decide_miss(p, dir, vip, EG_MISS_EXPIRED);
+	if (dir == EG_FLOW_FORWARD && v->forward == EG_FORWARD_NAT &&
+	    !opening_claims(p, f))
+		return decide_miss(p, dir, vip, EG_MISS_TAKEN);
 	p->vip = vip;
 	p->backend = backend;
 	verdict = guard_hit(p, v, f);

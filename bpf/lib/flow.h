@@ -86,6 +86,15 @@ static __always_inline int flow_same(const struct eg_flow *a, const struct eg_fl
 	       (a->backend == b->backend) & (a->generation == b->generation);
 }
 
+/* Is `reverse` the other half of the forward one whose packet came? */
+static __always_inline int flow_answers(const struct pkt *p, const struct eg_flow *f,
+					const struct eg_flow *reverse)
+{
+	return flow_same(f, reverse) & (reverse->dir == EG_FLOW_REVERSE) &
+	       (reverse->port == p->key.sport) &
+	       addr_equal(&reverse->addr, &p->key.saddr);
+}
+
 /* The forward half's key, from what the reverse half remembers. */
 static __always_inline int flow_forward_key(struct eg_flow_key *key,
 					    const struct eg_flow *reverse, __u8 proto)
@@ -162,7 +171,7 @@ static __always_inline int flow_moved(const struct pkt *p,
 }
 
 /*
- * Once a second for each half that carries packets: is the flow still in
+ * Once a second, or sooner (lib/haste.h), for each half that carries packets: is the flow still in
  * time, and is its other half there, its own, and up to date? Refreshing
  * both also keeps the hottest flows from looking idle to the LRU. Returns
  * FORWARD or a negative -1 - enum eg_miss.
@@ -212,6 +221,7 @@ static __noinline int flow_refresh_pair(const struct pkt *p, struct eg_flow *f,
 				other ? BPF_EXIST : BPF_NOEXIST) &&
 	    !other)
 		return MISSED(EG_MISS_TAKEN);
+	haste_note(1);
 	return FORWARD;
 }
 

@@ -63,6 +63,7 @@ static __noinline int opening_promote(struct pkt *p, const struct eg_flow *f, in
 	if ((!pair || forward) &&
 	    bpf_map_update_elem(&eg_flows, &p->key, &m->this, BPF_ANY))
 		return EG_DROP_MAP;
+	haste_note(pair ? 2 : 1);
 	/* Whoever deletes the forward half has made the flow: with two packets
 	 * of it on two CPUs it counts once. */
 	if (!bpf_map_delete_elem(&eg_opening, forward ? &p->key : &m->key))
@@ -70,6 +71,23 @@ static __noinline int opening_promote(struct pkt *p, const struct eg_flow *f, in
 	if (pair)
 		bpf_map_delete_elem(&eg_opening, forward ? &m->key : &p->key);
 	return FORWARD;
+}
+
+/* Does the half-open flow still own the port that it writes? Its claim may have
+ * been evicted in a flood, and the port be another's by now. An established
+ * claim is in eg_flows: its forward half is about to follow. */
+static __noinline int opening_claims(const struct pkt *p, const struct eg_flow *f)
+{
+	struct eg_flow_key key;
+	struct eg_flow *reverse;
+
+	if (flow_reverse_key(&key, f, p->key.proto))
+		return 0;
+	reverse = bpf_map_lookup_elem(&eg_opening, &key);
+	if (reverse && flow_answers(p, f, reverse))
+		return 1;
+	reverse = bpf_map_lookup_elem(&eg_flows, &key);
+	return reverse && flow_answers(p, f, reverse);
 }
 
 /* The answer that the client's ACK must acknowledge was seen, and does it? */

@@ -22,6 +22,9 @@ const volatile __u32 eg_timeout_closing_s = 60;
 const volatile __u32 eg_timeout_opening_s = 70;
 const volatile __u32 eg_timeout_udp_s = 300;
 
+/* What eg_flows has room for. */
+const volatile __u32 eg_flow_entries = 1 << 20;
+
 /* Events a second and CPU. A reader copes with thousands; more than that
  * says nothing that the counters do not. 0 turns events off. */
 const volatile __u32 eg_event_rate = 100;

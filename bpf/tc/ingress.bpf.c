@@ -46,6 +46,7 @@
 #include "lib/guard.h"
 #include "lib/budget.h"
 #include "lib/pick.h"
+#include "lib/haste.h"
 #include "lib/flow.h"
 #include "lib/claim.h"
 #include "lib/latency.h"

@@ -19,6 +19,8 @@ mod modes;
 mod packets;
 #[path = "packets_races.rs"]
 mod races;
+#[path = "packets_renewal.rs"]
+mod renewal;
 #[path = "packets_states.rs"]
 mod states;
 #[path = "packets_too_big.rs"]

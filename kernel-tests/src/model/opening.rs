@@ -22,6 +22,9 @@ impl Model {
         if self.config.expired(&flow, p.key.proto, now) {
             return self.miss(p, &flow, flow.vip, Miss::Expired);
         }
+        if is_forward(&flow) && is_nat(&vip) && !self.claims(p, &flow) {
+            return self.miss(p, &flow, flow.vip, Miss::Taken);
+        }
         (p.vip, p.backend) = (flow.vip, flow.backend);
         if is_forward(&flow) && bad_flags(p) {
             return Becomes::Refuse(Reason::BadFlags);
@@ -84,6 +87,17 @@ impl Model {
         }
         self.establish(p, flow, nat, now);
         true
+    }
+
+    /// Is the port that it writes still its own?
+    fn claims(&mut self, p: &Packet, flow: &Flow) -> bool {
+        let key = self.reverse_key(flow, p.key.proto);
+        self.touched.push(key);
+        let halves = [self.state.opening.get(&key), self.state.flows.get(&key)];
+        halves
+            .into_iter()
+            .flatten()
+            .any(|half| same(flow, half) && !is_forward(half) && (half.addr, half.port) == (p.key.saddr, p.key.sport))
     }
 
     /// Does it acknowledge the number that the backend chose?

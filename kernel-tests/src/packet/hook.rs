@@ -89,6 +89,7 @@ macro_rules! tell {
         rodata.eg_timeout_closing_s = $tunables.timeout_closing_s;
         rodata.eg_icmp_rate = $tunables.icmp_rate;
         rodata.eg_jiffies_hz = $hz;
+        rodata.eg_flow_entries = $tunables.flows;
         rodata.eg_test = u8::from($tunables.hash_chooses);
         rodata.eg_test_clock = u8::from($tunables.clock_stands);
     }};

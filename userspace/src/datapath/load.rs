@@ -164,6 +164,7 @@ macro_rules! configure {
             tunables.eg_timeout_open_s = seconds($plan.timeouts.open);
             tunables.eg_timeout_closing_s = seconds($plan.timeouts.closing);
             tunables.eg_timeout_udp_s = seconds($plan.timeouts.udp);
+            tunables.eg_flow_entries = entries($plan);
             tunables.eg_jiffies_hz = hz;
             tunables.eg_xdp_frags = u8::from($frags);
         }
