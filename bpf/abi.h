@@ -49,10 +49,11 @@ _Static_assert(sizeof(struct eg_vip_key) == 20, "eg_vip_key");
 
 /* Value of eg_vip_ids under port 0 and proto 0, a set of bits. */
 enum eg_addr_use {
-	EG_ADDR_VIP = 1,    /* it carries VIPs */
-	EG_ADDR_SOURCE = 2, /* SNAT or an outer header writes it as the source */
-	EG_ADDR_PASS = 4,   /* ports that carry no VIP are the stack's, */
-	EG_ADDR_RESET = 8,  /* or TCP to them is reset; else dropped */
+	EG_ADDR_VIP = 1,     /* it carries VIPs */
+	EG_ADDR_SOURCE = 2,  /* SNAT or an outer header writes it as the source */
+	EG_ADDR_PASS = 4,    /* ports that carry no VIP are the stack's, */
+	EG_ADDR_RESET = 8,   /* or TCP to them is reset; else dropped */
+	EG_ADDR_COOKIE = 16, /* eg_cookies knows ports of it */
 };
 
 /* How a VIP's packets reach a backend. */
@@ -328,7 +329,7 @@ struct eg_stats {
 _Static_assert(sizeof(struct eg_stats) == 48, "eg_stats");
 
 /* Element of the per-CPU array eg_totals, indexed by enum eg_verdict:
- * received = forwarded + passed + dropped. The hot path does not pay for a
+ * received = forwarded + passed + dropped + answered. The hot path does not pay for a
  * second counter: what VIPs that exist have forwarded is the sum of
  * eg_vip_stats, and the process folds a VIP's figures into the forwarded
  * element (which no program writes) before it gives its id away. */
@@ -336,7 +337,8 @@ enum eg_verdict {
 	EG_VERDICT_FORWARDED = 0, /* by VIPs that are gone */
 	EG_VERDICT_PASSED = 1,
 	EG_VERDICT_DROPPED = 2,
-	EG_VERDICTS = 3,
+	EG_VERDICT_ANSWERED = 3, /* in the stack's place, by a SYN cookie */
+	EG_VERDICTS = 4,
 };
 
 /* Why a packet was refused: index of the per-CPU array eg_drops, the label
@@ -445,13 +447,23 @@ struct eg_source {
 _Static_assert(sizeof(struct eg_source) == 40, "eg_source");
 
 /* Element of eg_budgets, by VIP: how many new flows a second are remembered.
- * The process writes it whole when the limit changes. */
+ * Value of eg_cookies: how many SYNs a second the stack is to answer. The
+ * process writes it whole when the limit changes. */
 struct eg_budget {
-	__u64 step; /* of one flow; 0: no limit */
+	__u64 step; /* of one; 0: no limit, in eg_cookies: none at all */
 	__u64 window;
 	__u64 full; /* written by the programs: when the bucket is full again */
 };
 _Static_assert(sizeof(struct eg_budget) == 24, "eg_budget");
+
+/* Index of the per-CPU array eg_cookie_stats: what became of SYNs that were
+ * more than the stack is to answer. */
+enum eg_cookie {
+	EG_COOKIE_SENT = 0,	/* answered by a SYN cookie */
+	EG_COOKIE_DECLINED = 1, /* the kernel made none: passed to the stack */
+	EG_COOKIE_FAILED = 2,	/* the frame has no room for the answer: lost */
+	EG_COOKIES = 3,
+};
 
 /* --- events ------------------------------------------------------------ */
 

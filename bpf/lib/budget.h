@@ -16,15 +16,11 @@
  * so none is lost. CPUs that look at the same instant may all take the last
  * one: that overdraft, one a CPU at most, is paid back before the next.
  */
-static __always_inline int budget_take(__u32 vip)
+static __always_inline int budget_spend(struct eg_budget *b)
 {
-	struct eg_budget *b = bpf_map_lookup_elem(&eg_budgets, &vip);
-	__u64 now, at;
+	__u64 now = guard_now();
+	__u64 at = *(volatile __u64 *)&b->full;
 
-	if (!b || !b->step)
-		return 1;
-	now = guard_now();
-	at = *(volatile __u64 *)&b->full;
 	if (at > now && at - now + b->step > b->window)
 		return 0;
 	if (eg_dry_run)
@@ -34,6 +30,13 @@ static __always_inline int budget_take(__u32 vip)
 	else
 		__sync_fetch_and_add(&b->full, b->step);
 	return 1;
+}
+
+static __always_inline int budget_take(__u32 vip)
+{
+	struct eg_budget *b = bpf_map_lookup_elem(&eg_budgets, &vip);
+
+	return !b || !b->step || budget_spend(b);
 }
 
 static __always_inline void budget_count(const struct pkt *p)

@@ -24,7 +24,8 @@ enum tail {
 	TAIL_RESET = 3,	    /* reset the client's connection */
 	TAIL_FRAG = 4,	    /* a fragment that may be a flow's */
 	TAIL_FRAG_OPEN = 5, /* and that no established flow is known for */
-	TAILS = 6,
+	TAIL_COOKIE = 6,    /* a SYN that this host's own stack would answer */
+	TAILS = 7,
 };
 
 struct pkt {

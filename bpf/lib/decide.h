@@ -188,7 +188,10 @@ static __always_inline int decide(struct pkt *p, int parsed, struct forward *fw)
 	 * backend's place. */
 	if (parsed == MALFORMED)
 		return use & EG_ADDR_VIP ? EG_DROP_MALFORMED : PASS;
-	if (!use && !(conf->flags & EG_CONF_RETURN_PATH))
+	if (parsed == PARSED && !(use & EG_ADDR_VIP) && vip_asks_cookie(p, use))
+		return TAIL(TAIL_COOKIE);
+	if (!(use & (EG_ADDR_VIP | EG_ADDR_SOURCE)) &&
+	    !(conf->flags & EG_CONF_RETURN_PATH))
 		return PASS;
 	return parsed == FRAGMENT ? TAIL(TAIL_FRAG) : TAIL(TAIL_OPEN);
 }
@@ -253,7 +256,7 @@ static __always_inline int decide_joins(const struct eg_vip *vip)
 static __always_inline int decide_unused(void *ctx, struct pkt *p, __u32 use)
 {
 	if (use & EG_ADDR_PASS || vip_local_socket(ctx, p))
-		return PASS;
+		return vip_asks_cookie(p, use) ? TAIL(TAIL_COOKIE) : PASS;
 	if (use & EG_ADDR_RESET && p->key.proto == IPPROTO_TCP &&
 	    !(p->tcp_flags & TCP_RST))
 		return TAIL(TAIL_RESET);

@@ -31,6 +31,7 @@ struct explained {
 	__u32 fresh;	 /* and beyond the half-open ones */
 	__u32 reply;	 /* it goes to the client */
 	__u32 local;	 /* a socket of this host wants it */
+	__u32 cookie;	 /* a SYN cookie answers it, if the kernel makes one */
 	__u32 held;	 /* it waits for its datagram's first fragment */
 	__u32 chosen;	 /* enum chosen */
 	__u32 slot;

@@ -335,6 +335,9 @@ static __always_inline int frag_decide_open(void *ctx, struct scratch *s,
 		return v ? frag_decide_stable(p, v, &s->fw, &s->claim) : HOLD;
 	}
 	verdict = decide_open(ctx, p, &s->fw, &s->claim, &s->promotion);
+	/* A SYN in pieces: the stack knows what to make of it. */
+	if (verdict == TAIL(TAIL_COOKIE))
+		verdict = PASS;
 	if (e)
 		frag_remember(e, p, g, verdict);
 	return verdict;

@@ -38,6 +38,9 @@ const volatile __u32 eg_icmp_rate = 1000;
  * that a flood is not amplified, and this is what a core spends on it. */
 const volatile __u32 eg_reset_rate = 10000;
 
+/* The kernel makes SYN cookies for XDP and tc programs (bpf_tcp_gen_syncookie). */
+const volatile __u8 eg_syn_cookies = 1;
+
 /* The twin behind `egctl explain`: decides and writes to no map. */
 const volatile __u8 eg_dry_run = 0;
 

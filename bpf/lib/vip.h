@@ -55,28 +55,33 @@ static __always_inline struct eg_vip *vip_stable(struct pkt *p)
 	return vip;
 }
 
+/* What the kernel looks for sockets by, and its length. */
+static __always_inline __u32 vip_tuple(struct bpf_sock_tuple *tuple,
+				       const struct pkt *p)
+{
+	if (p->v6) {
+		__builtin_memcpy(tuple->ipv6.saddr, &p->key.saddr, 16);
+		__builtin_memcpy(tuple->ipv6.daddr, &p->key.daddr, 16);
+		tuple->ipv6.sport = p->key.sport;
+		tuple->ipv6.dport = p->key.dport;
+		return sizeof(tuple->ipv6);
+	}
+	__builtin_memcpy(&tuple->ipv4.saddr, &p->key.saddr.b[12], 4);
+	__builtin_memcpy(&tuple->ipv4.daddr, &p->key.daddr.b[12], 4);
+	tuple->ipv4.sport = p->key.sport;
+	tuple->ipv4.dport = p->key.dport;
+	return sizeof(tuple->ipv4);
+}
+
 /* Does a socket of this host want the packet? An address may be a VIP on one
  * port and the host's own on others: replies to its own connections, L7
  * listeners (the lookup runs our sk_lookup program) and other services. */
 static __noinline int vip_local_socket(void *ctx, const struct pkt *p)
 {
 	struct bpf_sock_tuple tuple = {};
+	__u32 size = vip_tuple(&tuple, p);
 	struct bpf_sock *sk;
-	__u32 size;
 
-	if (p->v6) {
-		__builtin_memcpy(tuple.ipv6.saddr, &p->key.saddr, 16);
-		__builtin_memcpy(tuple.ipv6.daddr, &p->key.daddr, 16);
-		tuple.ipv6.sport = p->key.sport;
-		tuple.ipv6.dport = p->key.dport;
-		size = sizeof(tuple.ipv6);
-	} else {
-		__builtin_memcpy(&tuple.ipv4.saddr, &p->key.saddr.b[12], 4);
-		__builtin_memcpy(&tuple.ipv4.daddr, &p->key.daddr.b[12], 4);
-		tuple.ipv4.sport = p->key.sport;
-		tuple.ipv4.dport = p->key.dport;
-		size = sizeof(tuple.ipv4);
-	}
 	if (p->key.proto == IPPROTO_TCP)
 		sk = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	else
@@ -86,6 +91,12 @@ static __noinline int vip_local_socket(void *ctx, const struct pkt *p)
 	bpf_sk_release(sk);
 	EXPLAIN(local, 1);
 	return 1;
+}
+
+/* A SYN to an address with ports in eg_cookies. */
+static __always_inline int vip_asks_cookie(const struct pkt *p, __u32 use)
+{
+	return use & EG_ADDR_COOKIE && p->key.proto == IPPROTO_TCP && tcp_opens(p);
 }
 
 #endif

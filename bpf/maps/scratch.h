@@ -13,6 +13,9 @@ struct scratch {
 	struct piece piece;
 	struct eg_frag frag;
 	struct eg_held held;
+	/* The headers of a SYN, for the kernel to make a cookie of. */
+	__u8 syn_ip[40];
+	__u32 syn_tcp[15];
 };
 
 /* What is this CPU working on? A program has it from its start to its end:

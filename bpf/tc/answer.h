@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
 /* Turn an skb into what is said to its sender: an ICMP error about it
- * (lib/too_big.h), or the reset that answers it (lib/reset.h). */
+ * (lib/too_big.h), the reset that answers it (lib/reset.h), or a SYN cookie's
+ * SYN-ACK (lib/cookie.h). */
 #ifndef EG_TC_ANSWER_H
 #define EG_TC_ANSWER_H
 
@@ -101,12 +102,13 @@ static __always_inline int skb_complain(struct __sk_buff *skb, const struct pkt 
 	return partial ? complain_sum(l3, data_end, p, field) : 0;
 }
 
-/* The field of a reset whose checksum the device will fill in, where the
+/* The field of an answer whose checksum the device will fill in, where the
  * segment's was: the sum over the pseudo-header. */
-static __always_inline int refuse_sum(void *l3, void *data_end, const struct pkt *p)
+static __always_inline int answer_sum(void *l3, void *data_end, const struct pkt *p,
+				      __u32 length)
 {
 	struct tcphdr *tcp = l3 + (p->v6 ? IP6_LEN : IP4_LEN);
-	__u64 sum = bpf_htons(IPPROTO_TCP) + bpf_htons(TCP_LEN);
+	__u64 sum = bpf_htons(IPPROTO_TCP) + bpf_htons(length);
 	int i;
 
 	if ((void *)(tcp + 1) > data_end)
@@ -139,7 +141,27 @@ static __always_inline int skb_refuse(struct __sk_buff *skb, const struct pkt *p
 	l3 = (void *)(long)skb->data + (p->l3 & L3_OFFSET_MAX);
 	if (p->v6 ? reset_write6(l3, data_end, p) : reset_write4(l3, data_end, p))
 		return -1;
-	return partial ? refuse_sum(l3, data_end, p) : 0;
+	return partial ? answer_sum(l3, data_end, p, TCP_LEN) : 0;
+}
+
+/* Turn the SYN into the SYN-ACK with this cookie. */
+static __always_inline int skb_greet(struct __sk_buff *skb, const struct pkt *p,
+				     __s64 made)
+{
+	void *l3, *data_end;
+	__u16 field = 0;
+	int partial;
+
+	partial = skb_is_partial(skb, p->l4 + offsetof(struct tcphdr, check), &field);
+	if (partial < 0 || (partial && skb_has_more(p)))
+		return -1;
+	if (skb_turn_round(skb, p, 0, (p->v6 ? IP6_LEN : IP4_LEN) + COOKIE_TCP_LEN))
+		return -1;
+	data_end = (void *)(long)skb->data_end;
+	l3 = (void *)(long)skb->data + (p->l3 & L3_OFFSET_MAX);
+	if (cookie_write(l3, data_end, p, made))
+		return -1;
+	return partial ? answer_sum(l3, data_end, p, COOKIE_TCP_LEN) : 0;
 }
 
 #endif

@@ -20,6 +20,7 @@
 
 #include "abi.h"
 #include "maps/backends.h"
+#include "maps/cookies.h"
 #include "maps/counters.h"
 #include "maps/events.h"
 #include "maps/flows.h"
@@ -59,6 +60,7 @@
 #include "lib/icmp.h"
 #include "lib/too_big.h"
 #include "lib/reset.h"
+#include "lib/cookie.h"
 #include "lib/frag_note.h"
 #include "lib/frag.h"
 #include "lib/frag_write.h"
@@ -70,6 +72,7 @@ int eg_tc_open(struct __sk_buff *skb);
 int eg_tc_icmp(struct __sk_buff *skb);
 int eg_tc_too_big(struct __sk_buff *skb);
 int eg_tc_reset(struct __sk_buff *skb);
+int eg_tc_cookie(struct __sk_buff *skb);
 int eg_tc_frag(struct __sk_buff *skb);
 int eg_tc_frag_new(struct __sk_buff *skb);
 
@@ -90,6 +93,7 @@ struct {
 			[TAIL_RESET] = (void *)&eg_tc_reset,
 			[TAIL_FRAG] = (void *)&eg_tc_frag,
 			[TAIL_FRAG_OPEN] = (void *)&eg_tc_frag_new,
+			[TAIL_COOKIE] = (void *)&eg_tc_cookie,
 		},
 };
 
@@ -248,6 +252,29 @@ int eg_tc_reset(struct __sk_buff *skb)
 	drop(&s->p, reason);
 	if (!gate_passes(GATE_RESET, eg_reset_rate) || skb_refuse(skb, &s->p))
 		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+SEC("tc")
+int eg_tc_cookie(struct __sk_buff *skb)
+{
+	struct scratch *s = scratch_begin();
+	void *data, *data_end;
+	__s64 made;
+
+	if (!s || skb_pull(skb, PULL_HEADERS) || parse_frame(skb, &s->p) != PARSED)
+		return TC_ACT_SHOT;
+	data_end = (void *)(long)skb->data_end;
+	data = (void *)(long)skb->data;
+	made = cookie_decide(skb, data, data_end, s);
+	if (!made)
+		return carry_out(skb, &s->p, PASS, &s->fw);
+	count_total(EG_VERDICT_ANSWERED, &s->p);
+	if (skb_greet(skb, &s->p, made)) {
+		cookie_count(EG_COOKIE_FAILED);
+		return TC_ACT_SHOT;
+	}
+	cookie_count(EG_COOKIE_SENT);
 	return bpf_redirect(skb->ifindex, 0);
 }
 

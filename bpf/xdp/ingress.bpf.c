@@ -19,6 +19,7 @@
 
 #include "abi.h"
 #include "maps/backends.h"
+#include "maps/cookies.h"
 #include "maps/counters.h"
 #include "maps/events.h"
 #include "maps/flows.h"
@@ -58,6 +59,7 @@
 #include "lib/icmp.h"
 #include "lib/too_big.h"
 #include "lib/reset.h"
+#include "lib/cookie.h"
 #include "lib/frag_note.h"
 #include "lib/frag.h"
 #include "lib/frag_write.h"
@@ -66,6 +68,7 @@ int eg_xdp_ingress(struct xdp_md *ctx);
 int eg_xdp_open(struct xdp_md *ctx);
 int eg_xdp_icmp(struct xdp_md *ctx);
 int eg_xdp_too_big(struct xdp_md *ctx);
+int eg_xdp_cookie(struct xdp_md *ctx);
 int eg_xdp_frag(struct xdp_md *ctx);
 int eg_xdp_frag_new(struct xdp_md *ctx);
 int eg_xdp_reset(struct xdp_md *ctx);
@@ -87,6 +90,7 @@ struct {
 			[TAIL_RESET] = (void *)&eg_xdp_reset,
 			[TAIL_FRAG] = (void *)&eg_xdp_frag,
 			[TAIL_FRAG_OPEN] = (void *)&eg_xdp_frag_new,
+			[TAIL_COOKIE] = (void *)&eg_xdp_cookie,
 		},
 };
 
@@ -314,6 +318,40 @@ int eg_xdp_reset(struct xdp_md *ctx)
 	drop(&s->p, reason);
 	if (!gate_passes(GATE_RESET, eg_reset_rate) || refuse(ctx, &s->p))
 		return XDP_DROP;
+	return XDP_TX;
+}
+
+/* Turn the SYN into the SYN-ACK with this cookie. */
+static __always_inline int greet(struct xdp_md *ctx, const struct pkt *p, __s64 made)
+{
+	void *data_end, *l3;
+
+	if (turn_round(ctx, p, 0, (p->v6 ? IP6_LEN : IP4_LEN) + COOKIE_TCP_LEN))
+		return -1;
+	data_end = (void *)(long)ctx->data_end;
+	l3 = (void *)(long)ctx->data + (p->l3 & L3_OFFSET_MAX);
+	return cookie_write(l3, data_end, p, made);
+}
+
+SEC("xdp")
+int eg_xdp_cookie(struct xdp_md *ctx)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	struct scratch *s = scratch_begin();
+	__s64 made;
+
+	if (!s || parse_frame(ctx, &s->p) != PARSED)
+		return XDP_ABORTED;
+	made = cookie_decide(ctx, data, data_end, s);
+	if (!made)
+		return carry_out(ctx, &s->p, PASS, &s->fw);
+	count_total(EG_VERDICT_ANSWERED, &s->p);
+	if (greet(ctx, &s->p, made)) {
+		cookie_count(EG_COOKIE_FAILED);
+		return XDP_DROP;
+	}
+	cookie_count(EG_COOKIE_SENT);
 	return XDP_TX;
 }
 

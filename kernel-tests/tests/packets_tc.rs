@@ -5,6 +5,8 @@
 mod algorithms;
 #[path = "packets_budget.rs"]
 mod budget;
+#[path = "packets_cookie.rs"]
+mod cookie;
 #[path = "explain.rs"]
 mod explain;
 #[path = "packets_frag.rs"]

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::ptr;
 
 use nix::time::{ClockId, clock_getres};
 
@@ -70,6 +71,21 @@ pub fn skb_six_in_four() -> bool {
     asks.and_then(|asks| program::run(asks.as_fd(), &frame, 0, 0))
         .is_ok_and(|ran| ran.answer == u32::from(0x0800_u16.to_be()))
 }
+
+/// Does the kernel make SYN cookies for packet programs (`bpf_tcp_gen_syncookie`, 5.3; it may be built without cookies)?
+/// Otherwise the rodata constant `eg_syn_cookies` takes the call out. Needs CAP_BPF; without it the answer is no.
+pub fn syn_cookies() -> bool {
+    let has = |kind| {
+        // SAFETY: takes two numbers, and no options.
+        unsafe { libbpf_sys::libbpf_probe_bpf_helper(kind, libbpf_sys::BPF_FUNC_tcp_gen_syncookie, ptr::null()) == 1 }
+    };
+    std::path::Path::new(SYN_COOKIES).exists()
+        && has(libbpf_sys::BPF_PROG_TYPE_XDP)
+        && has(libbpf_sys::BPF_PROG_TYPE_SCHED_CLS)
+}
+
+/// There only where the kernel knows cookies; of the network namespace.
+const SYN_COOKIES: &str = "/proc/sys/net/ipv4/tcp_syncookies";
 
 /// `BPF_F_XDP_HAS_FRAGS`
 pub const XDP_HAS_FRAGS: u32 = 1 << 5;

@@ -98,6 +98,7 @@ mod tests {
             ("EG_VIP_RESET", abi::VIP_RESET),
             ("EG_ADDR_PASS", abi::ADDR_PASS),
             ("EG_ADDR_RESET", abi::ADDR_RESET),
+            ("EG_ADDR_COOKIE", abi::ADDR_COOKIE),
             ("EG_ADDR_VIP", abi::ADDR_VIP),
             ("EG_ADDR_SOURCE", abi::ADDR_SOURCE),
             ("EG_BACKEND_ON_LINK", u32::from(abi::BACKEND_ON_LINK)),
@@ -147,6 +148,7 @@ mod tests {
         same_codes("EG_DROP", Some("EG_DROPS"), &codes!(Drop));
         same_codes("EG_MISS", Some("EG_MISSES"), &codes!(Miss));
         same_codes("EG_VERDICT", Some("EG_VERDICTS"), &codes!(Verdict));
+        same_codes("EG_COOKIE", Some("EG_COOKIES"), &codes!(Cookie));
         same_codes("EG_FORWARD", Some("EG_FORWARDS"), &codes!(Forward));
         same_codes("EG_ALGORITHM", Some("EG_ALGORITHMS"), &codes!(Algorithm));
         same_codes("EG_BACKEND", None, &codes!(BackendState));

@@ -115,6 +115,10 @@ pub struct Maps {
     /// Element 0 alone.
     pub events_lost: PerCpu<u64>,
     pub listeners: Table<ListenerKey, Listener>,
+    /// SYNs that the stack may answer.
+    pub cookies: Table<ListenerKey, Budget>,
+    /// By [`eg_abi::Cookie`].
+    pub cookie_stats: PerCpu<u64>,
     pub socks: Socks,
     pub workers: Workers,
     pub meta: Array<Meta>,
@@ -183,6 +187,8 @@ impl Maps {
             events: find("eg_events")?,
             events_lost: PerCpu::new(find("eg_events_lost")?)?,
             listeners: Table::new(find("eg_listeners")?)?,
+            cookies: Table::new(find("eg_cookies")?)?,
+            cookie_stats: PerCpu::new(find("eg_cookie_stats")?)?,
             socks: Socks::new(find("eg_socks")?),
             workers: Workers::new(find("eg_workers")?)?,
             meta: Array::new(find("eg_meta")?)?,

@@ -106,6 +106,8 @@ pub struct Noted {
     pub reply: bool,
     /// A socket of this host wants it.
     pub local: bool,
+    /// A SYN cookie answers it, if the kernel makes one. The frame that comes out then has another's numbers.
+    pub cookie: bool,
     /// A fragment that waits for its datagram's first, if the process holds such. `verdict` says what else.
     pub held: bool,
     pub chosen: Option<Chosen>,
@@ -236,6 +238,7 @@ impl Noted {
             fresh: noted.fresh != 0,
             reply: noted.reply != 0,
             local: noted.local != 0,
+            cookie: noted.cookie != 0,
             held: noted.held != 0,
             chosen: match noted.chosen {
                 1 => Some(Chosen::Slot(noted.slot)),

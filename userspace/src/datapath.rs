@@ -189,6 +189,7 @@ impl Datapath {
         self.links.keep_only(&indices)?;
         self.loaded.finish()?;
         self.write_meta()?;
+        sync::cookies::say(plan);
         self.plan = plan.clone();
         self.applied.notify_one();
         Ok(())
@@ -228,6 +229,7 @@ impl Datapath {
         tables.drain_ahead(Instant::now())?;
         tables.commit_members()?;
         tables.apply_guards(plan, trie)?;
+        tables.apply_cookies(plan)?;
         tables.add_vips(plan)
     }
 

@@ -252,6 +252,43 @@ fn guards_that_guard_less_than_it_seems_are_noted() {
 }
 
 #[test]
+fn named_addresses_have_syn_cookies_by_default_and_keys_without_effect_are_noted() {
+    let read = |head: &str, address: &str, keys: &str| {
+        let text = format!(
+            "{head}\n[[listeners]]\nname = \"web\"\naddress = {address:?}\nprotocol = \"http\"\n{keys}\n\
+             [[routes]]\nlistener = \"web\"\npool = \"p\"\n[[pools.p.backends]]\naddress = \"10.0.0.2:2\"\n"
+        );
+        let loaded = config::from_text("f", Path::new("/"), &text).unwrap();
+        let cookies = loaded.plan.datapath.map(|datapath| datapath.cookies).unwrap_or_default();
+        (cookies.iter().map(|it| (it.address.to_string(), it.stack_per_second)).collect::<Vec<_>>(), loaded.notes)
+    };
+    let (on, off) = ("datapath.interfaces = [\"eth0\"]", "");
+    let at = "192.0.2.1:80";
+    assert_eq!(read(on, at, ""), (vec![(at.to_owned(), 10_000)], vec![]));
+    assert_eq!(read(on, at, "syn_cookie_rate = 7"), (vec![(at.to_owned(), 7)], vec![]));
+    assert_eq!(read(on, at, "syn_cookies = \"always\""), (vec![(at.to_owned(), 0)], vec![]));
+    assert_eq!(read(on, at, "syn_cookies = \"off\""), (vec![], vec![]));
+    assert_eq!(read(on, "0.0.0.0:80", ""), (vec![], vec![]));
+    assert_eq!(read(off, "127.0.0.1:80", ""), (vec![], vec![]));
+    let note = |what: &str| vec![format!("f:{what}")];
+    assert_eq!(
+        read(on, "0.0.0.0:80", "syn_cookies = \"flood\""),
+        (
+            vec![],
+            note("6:15: listeners[0].syn_cookies: has no effect at 0.0.0.0:80: cookies are for addresses by name")
+        )
+    );
+    assert_eq!(
+        read(off, "127.0.0.1:80", "syn_cookies = \"always\""),
+        (vec![], note("6:15: listeners[0].syn_cookies: has no effect: the kernel datapath is off"))
+    );
+    assert_eq!(
+        read(on, at, "syn_cookies = \"off\"\nsyn_cookie_rate = 9"),
+        (vec![], note("7:19: listeners[0].syn_cookie_rate: has no effect with syn_cookies = \"off\""))
+    );
+}
+
+#[test]
 fn a_file_that_is_not_there_or_not_text_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("none.toml");

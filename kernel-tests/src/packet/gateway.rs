@@ -147,7 +147,7 @@ impl Gateway {
         assert_eq!(
             totals.received(),
             *self.given.lock().expect("the count"),
-            "received = forwarded + passed + dropped: {totals:?}"
+            "received = forwarded + passed + dropped + answered: {totals:?}"
         );
     }
 
@@ -385,6 +385,10 @@ impl Loaded {
         for (key, _) in maps.frags.entries().expect("the fragments") {
             maps.frags.delete(&key).expect("delete a datagram");
         }
+        for (key, _) in maps.cookies.entries().expect("the cookies") {
+            maps.cookies.delete(&key).expect("delete a cookie's bucket");
+        }
+        (0..maps.cookie_stats.capacity()).for_each(|i| maps.cookie_stats.clear(i).expect("clear figures"));
         maps.conf.set(0, &Conf::default()).expect("clear the conf");
         for (key, _) in maps.vip_ids.entries().expect("the vips") {
             maps.vip_ids.delete(&key).expect("delete a vip");

@@ -42,7 +42,7 @@ impl Runner {
     }
 
     /// Makes this thread's network namespace the one that frames come in by.
-    pub(super) fn prepare(&self) {
+    pub fn prepare(&self) {
         self.hook.prepare_thread();
     }
 

@@ -88,17 +88,23 @@ pub(crate) fn bind(
     if steering.is_some() && place.transport == Transport::Tcp {
         addresses.iter().try_for_each(|&address| vacant(address).map_err(refused(address)))?;
     }
+    let mut loopback = None;
     for worker in 0..workers {
         let address = addresses.first().copied().unwrap_or_else(|| SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
         let at = match (steering.is_some(), place.transport) {
             (false, _) => address,
             // Linux makes a socket bound to ::1 IPv6 only, whatever IPV6_V6ONLY says (__inet6_bind), and socket lookup then refuses
             // it IPv4 connections. One bound to the mapped loopback address takes both.
-            (true, Transport::Tcp) => SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0)),
+            (true, Transport::Tcp) => {
+                loopback.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0)))
+            }
             (true, Transport::Udp) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port())),
         };
         let alone = worker == 0 && !ours(place.transport, at.port());
         let (socket, bound) = socket(place.transport, at, steering.is_some(), alone).map_err(refused(at))?;
+        // The workers' listeners are one group: the kernel believes a SYN cookie where it has noted a shortage of late, which
+        // it does for a group, and the ACK that brings a cookie back may reach another worker than its SYN.
+        loopback = Some(bound);
         if steering.is_none()
             && let Some(first) = addresses.first_mut()
         {

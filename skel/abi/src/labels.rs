@@ -106,6 +106,16 @@ labels! {
         Forwarded = 0 => "forwarded",
         Passed = 1 => "passed",
         Dropped = 2 => "dropped",
+        Answered = 3 => "answered",
+    }
+}
+
+labels! {
+    /// `enum eg_cookie`
+    pub enum Cookie {
+        Sent = 0 => "sent",
+        Declined = 1 => "declined",
+        Failed = 2 => "failed",
     }
 }
 

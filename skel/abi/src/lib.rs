@@ -20,7 +20,9 @@ mod plain;
 mod types;
 
 pub use addr::{Addr, Be16};
-pub use labels::{Algorithm, BackendState, Drop, EventKind, FlowDir, FlowState, Forward, Miss, PrefixVerdict, Verdict};
+pub use labels::{
+    Algorithm, BackendState, Cookie, Drop, EventKind, FlowDir, FlowState, Forward, Miss, PrefixVerdict, Verdict,
+};
 pub use plain::Plain;
 pub use types::{
     Affinity, AffinityKey, Backend, Bucket, Budget, Conf, Count, Event, Flow, FlowKey, Frag, FragKey, FragRange,
@@ -69,6 +71,8 @@ pub const VIP_RESET: u32 = 8;
 pub const ADDR_PASS: u32 = 4;
 /// `EG_ADDR_RESET`: TCP to what carries no VIP is reset.
 pub const ADDR_RESET: u32 = 8;
+/// `EG_ADDR_COOKIE`: `eg_cookies` knows ports of the address.
+pub const ADDR_COOKIE: u32 = 16;
 /// `EG_VIP_GUARD_PREFIX` of [`Vip::flags`].
 pub const VIP_GUARD_PREFIX: u32 = 1 << 8;
 /// `EG_VIP_GUARD_PACKETS` of [`Vip::flags`].

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-only
-//! The accounting equation: received = forwarded + passed + dropped.
+//! The accounting equation: received = forwarded + passed + dropped + answered.
 
 use eg_abi::{Count, Stats, Verdict};
 
@@ -11,6 +11,8 @@ pub struct Totals {
     pub forwarded: Count,
     pub passed: Count,
     pub dropped: Count,
+    /// In the stack's place.
+    pub answered: Count,
 }
 
 impl Totals {
@@ -19,12 +21,13 @@ impl Totals {
         let mut sum = self.forwarded;
         sum += self.passed;
         sum += self.dropped;
+        sum += self.answered;
         sum
     }
 }
 
 impl Maps {
-    /// Reads the totals: what the programs counted as passed and dropped, and as forwarded the sum over all VIPs, those
+    /// Reads the totals: what the programs counted as passed, dropped and answered, and as forwarded the sum over all VIPs, those
     /// that are gone included. Some 4,000 small reads, a few milliseconds.
     pub fn totals(&self) -> Result<Totals, MapError> {
         let mut forwarded = self.verdicts.sum(Verdict::Forwarded.code())?;
@@ -35,6 +38,7 @@ impl Maps {
             forwarded,
             passed: self.verdicts.sum(Verdict::Passed.code())?,
             dropped: self.verdicts.sum(Verdict::Dropped.code())?,
+            answered: self.verdicts.sum(Verdict::Answered.code())?,
         })
     }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::plan::{
     AffinityPlan, Algorithm, Certificate, DatapathPlan, EdgeAlgorithm, ForwardPlan, LogFormat, Plan, PoolPlan, Proto,
-    SchemePlan, Target, TunnelSources, XdpMode,
+    SchemePlan, SynCookies, Target, TunnelSources, XdpMode,
 };
 use super::value;
 
@@ -104,6 +104,10 @@ struct Listener<'p> {
     guards: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     flow_budget: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syn_cookies: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syn_cookie_rate: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<ListenerTls<'p>>,
 }
@@ -224,7 +228,10 @@ fn terminated(plan: &Plan) -> impl Iterator<Item = Listener<'_>> {
             }
         };
         let address = listener.addresses.clone();
-        Listener { name: &listener.name, address, protocol, http3, tls, ..Listener::default() }
+        let syn_cookies = Some(listener.syn_cookies.word());
+        let syn_cookie_rate = (listener.syn_cookies == SynCookies::Flood).then_some(listener.syn_cookie_rate);
+        let name = &listener.name;
+        Listener { name, address, protocol, http3, tls, syn_cookies, syn_cookie_rate, ..Listener::default() }
     })
 }
 

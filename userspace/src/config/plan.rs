@@ -5,6 +5,7 @@
 //! compares two configurations, and nothing in it owns a socket, a map or a thread. What it deliberately lacks is
 //! positions: whoever holds a plan has no error left to report against the file.
 
+mod cookies;
 mod guards;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use super::net::Net;
 
 use eg_skel::abi::Forward;
 
+pub use cookies::{CookiePlan, SynCookies};
 pub use eg_balance::Algorithm;
 pub use guards::{Guard, GuardSet, GuardsPlan, Limit, PrefixList};
 
@@ -108,6 +110,8 @@ pub struct DatapathPlan {
     pub pools: Vec<PoolPlan>,
     /// Addresses of L7 listeners to make local to this host, each once.
     pub local_vips: Vec<IpAddr>,
+    /// Those of them with SYN cookies.
+    pub cookies: Vec<CookiePlan>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,6 +333,9 @@ pub struct ListenerPlan {
     pub name: String,
     pub addresses: Vec<SocketAddr>,
     pub scheme: SchemePlan,
+    pub syn_cookies: SynCookies,
+    /// SYNs a second that the stack answers, by `SynCookies::Flood`.
+    pub syn_cookie_rate: u32,
     /// In the file's order; a longer prefix wins whatever the order.
     pub routes: Vec<RoutePlan>,
 }

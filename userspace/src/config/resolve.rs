@@ -5,6 +5,7 @@
 //! Called by `config::load`. It goes on after an error so that all are reported; the plan it returns then is never
 //! used. It reads certificate files and nothing else: what depends on the host comes in as [`Host`].
 
+mod cookies;
 mod datapath;
 mod fragments;
 mod guards;

@@ -15,7 +15,7 @@ use toml::de::DeTable;
 
 use super::error::{At, Place, Problems};
 use super::net::{self, Net};
-use super::plan::{Algorithm, Fragments, Guard, LogFormat, OnBackendDown, UnusedPorts, XdpMode};
+use super::plan::{Algorithm, Fragments, Guard, LogFormat, OnBackendDown, SynCookies, UnusedPorts, XdpMode};
 use super::read::Section;
 use super::value;
 
@@ -85,6 +85,8 @@ pub(crate) struct Listener {
     pub(crate) fragments: Option<At<Fragments>>,
     pub(crate) guards: Option<At<Vec<At<Guard>>>>,
     pub(crate) flow_budget: Option<At<u64>>,
+    pub(crate) syn_cookies: Option<At<SynCookies>>,
+    pub(crate) syn_cookie_rate: Option<At<u64>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +164,8 @@ const MAX_WORKERS: u64 = 64;
 const MAX_DRAIN_MS: u64 = 3_600_000;
 /// From what a test needs to 16 M flows, some 5 GiB of kernel memory.
 const FLOWS: RangeInclusive<u64> = 1024..=(1 << 24);
+/// None at all is `syn_cookies = "always"`; ten million is what a whole machine takes in.
+const SYN_RATES: RangeInclusive<u64> = 1..=10_000_000;
 /// The sum over a pool stays within 32 bits for any number of backends that fits.
 const WEIGHTS: RangeInclusive<u64> = 1..=1000;
 
@@ -273,6 +277,8 @@ fn listener(mut table: Section<'_>) -> Listener {
         fragments: table.word("fragments", &Fragments::WORDS),
         guards: guards::chosen(&mut table),
         flow_budget: table.number("flow_budget", guards::RATES),
+        syn_cookies: table.word("syn_cookies", &SynCookies::WORDS),
+        syn_cookie_rate: table.number("syn_cookie_rate", SYN_RATES),
     };
     table.finish();
     listener

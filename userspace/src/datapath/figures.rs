@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use eg_skel::Maps;
-use eg_skel::abi::{BackendState, Count, Drop as DropReason, Load, Meta, Miss, Stats};
+use eg_skel::abi::{BackendState, Cookie, Count, Drop as DropReason, Load, Meta, Miss, Stats};
 use eg_skel::maps::Totals;
 
 use super::attach::look;
@@ -23,10 +23,12 @@ use crate::config::plan::Proto;
 pub struct Figures {
     pub vips: Vec<VipFigures>,
     pub backends: Vec<BackendFigures>,
-    /// received = forwarded + passed + dropped
+    /// received = forwarded + passed + dropped + answered
     pub totals: Totals,
     pub drops: Vec<(DropReason, Count)>,
     pub misses: Vec<(Miss, u64)>,
+    /// SYNs beyond what the stack is to answer.
+    pub cookies: Vec<(Cookie, u64)>,
     /// Events that the kernel side did not send: over the rate, or nobody read them.
     pub events_lost: u64,
     /// Fragments that came before their first.
@@ -114,6 +116,7 @@ impl FiguresReader {
         }
         let drops = DropReason::ALL.iter().map(|reason| Ok((*reason, self.maps.drops.sum(reason.code())?)));
         let misses = Miss::ALL.iter().map(|miss| Ok((*miss, self.maps.misses.sum(miss.code())?)));
+        let cookies = Cookie::ALL.iter().map(|became| Ok((*became, self.maps.cookie_stats.sum(became.code())?)));
         let Meta { generation, .. } = self.maps.meta.get(0)?;
         Ok(Figures {
             vips,
@@ -121,6 +124,7 @@ impl FiguresReader {
             totals: self.maps.totals()?,
             drops: drops.collect::<Result<_, DatapathError>>()?,
             misses: misses.collect::<Result<_, DatapathError>>()?,
+            cookies: cookies.collect::<Result<_, DatapathError>>()?,
             events_lost: self.maps.events_lost.sum(0)?,
             held: self.held.read(),
             interfaces: look::count(&self.folder)? as u64,

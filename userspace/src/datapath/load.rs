@@ -167,6 +167,7 @@ macro_rules! configure {
             tunables.eg_flow_entries = entries($plan);
             tunables.eg_jiffies_hz = hz;
             tunables.eg_xdp_frags = u8::from($frags);
+            tunables.eg_syn_cookies = u8::from(features::syn_cookies());
         }
         if let Flows::Of(table) = $flows {
             $open.maps.eg_flows.reuse_fd(table.as_fd()).map_err(refused($object))?;

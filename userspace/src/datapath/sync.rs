@@ -10,6 +10,7 @@
 
 mod addresses;
 mod adopt;
+pub(crate) mod cookies;
 pub(crate) mod guards;
 mod ids;
 mod mtus;
@@ -42,6 +43,8 @@ pub(crate) struct Tables {
     pub(super) vips: BTreeMap<(SocketAddr, u8), VipEntry>,
     pub(super) pools: BTreeMap<String, PoolEntry>,
     pub(super) backends: BTreeMap<BackendKey, BackendEntry>,
+    /// Addresses with SYN cookies.
+    cookies: BTreeSet<Addr>,
     /// What `eg_vip_ids` says about addresses.
     uses: BTreeMap<Addr, u32>,
     /// And about the VIPs that fragments without ports go to, by address and protocol.
@@ -118,6 +121,7 @@ impl Tables {
             vips: BTreeMap::new(),
             pools: BTreeMap::new(),
             backends: BTreeMap::new(),
+            cookies: BTreeSet::new(),
             uses: BTreeMap::new(),
             stable: BTreeMap::new(),
             mtus: Mtus::default(),

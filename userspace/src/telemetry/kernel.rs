@@ -46,7 +46,12 @@ impl Collector for Kernel {
 
 fn totals(to: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
     let totals = &figures.totals;
-    let verdicts = [("forwarded", &totals.forwarded), ("passed", &totals.passed), ("dropped", &totals.dropped)];
+    let verdicts = [
+        ("forwarded", &totals.forwarded),
+        ("passed", &totals.passed),
+        ("dropped", &totals.dropped),
+        ("answered", &totals.answered),
+    ];
     let packets = verdicts.map(|(verdict, count)| (label("verdict", verdict), count.packets));
     to.counters("expressgateway_l4_packets", "Packets that XDP saw, by verdict.", packets.into())?;
     let bytes = verdicts.map(|(verdict, count)| (label("verdict", verdict), count.bytes));
@@ -55,6 +60,9 @@ fn totals(to: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
     to.counters("expressgateway_l4_drops", "Packets refused, by reason.", drops.collect())?;
     let misses = figures.misses.iter().map(|(miss, count)| (label("reason", miss.label()), *count));
     to.counters("expressgateway_l4_flow_misses", "Packets of no valid flow, by reason.", misses.collect())?;
+    let cookies = figures.cookies.iter().map(|(became, count)| (label("outcome", became.label()), *count));
+    let help = "SYNs to http and https listeners beyond what the stack is to answer, by outcome.";
+    to.counters("expressgateway_l4_syn_cookies", help, cookies.collect())?;
     let help = "Interfaces at which a program of ours runs.";
     to.gauge("expressgateway_l4_interfaces_attached", help, figures.interfaces)?;
     fragments(to, &figures.held)?;

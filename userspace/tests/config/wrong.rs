@@ -814,6 +814,35 @@ f.toml:28:13: listeners[1].flow_budget: is for tcp and udp listeners; http goes 
     ),
     (
         r#"[datapath]
+interfaces=["eth0"]
+[[listeners]]
+name="a"
+address="192.0.2.1:80"
+protocol="tcp"
+pool="p"
+syn_cookies="always"
+syn_cookie_rate=5
+[[listeners]]
+name="b"
+address="192.0.2.1:81"
+protocol="http"
+syn_cookies="on"
+syn_cookie_rate=0
+[[routes]]
+listener="b"
+pool="p"
+[[pools.p.backends]]
+address="10.0.0.1:80"
+"#,
+        r#"
+f.toml:8:13: listeners[0].syn_cookies: is for http and https listeners, this one is tcp
+f.toml:9:17: listeners[0].syn_cookie_rate: is for http and https listeners, this one is tcp
+f.toml:14:13: listeners[1].syn_cookies: "on" is not one of "off", "flood", "always"
+f.toml:15:17: listeners[1].syn_cookie_rate: expected a whole number from 1 to 10000000
+"#,
+    ),
+    (
+        r#"[datapath]
 interfaces="eth0"
 xdp="hw"
 snat_ports="1-5000"

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use eg_skel::Maps;
-use eg_skel::abi::{Addr, BackendState, Be16, Drop, Miss, PROTO_TCP, PROTO_UDP, RING_SLOTS};
+use eg_skel::abi::{Addr, BackendState, Be16, Cookie, Drop, Miss, PROTO_TCP, PROTO_UDP, RING_SLOTS};
 use eg_skel::share::pin_dir;
 use expressgateway::datapath::{self, DatapathError, Kind, Named};
 use serde_json::{Value, json};
@@ -157,6 +157,7 @@ pub(crate) fn drops(pin_root: &Path) -> Result<Table, String> {
         ("forwarded", totals.forwarded),
         ("passed", totals.passed),
         ("dropped", totals.dropped),
+        ("answered", totals.answered),
     ] {
         table.row(vec![json!(what), Value::Null, json!(count.packets), json!(count.bytes)]);
     }
@@ -164,6 +165,12 @@ pub(crate) fn drops(pin_root: &Path) -> Result<Table, String> {
         let count = pins.maps.drops.sum(reason.code()).map_err(failed)?;
         if count.packets > 0 {
             table.row(vec![json!("dropped"), json!(reason.label()), json!(count.packets), json!(count.bytes)]);
+        }
+    }
+    for became in Cookie::ALL {
+        let packets = pins.maps.cookie_stats.sum(became.code()).map_err(failed)?;
+        if packets > 0 {
+            table.row(vec![json!("syn cookie"), json!(became.label()), json!(packets), Value::Null]);
         }
     }
     for miss in Miss::ALL {

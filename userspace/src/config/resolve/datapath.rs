@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{File, Host, Names, flag, fragments, guards, number, of_kind, pools};
+use super::{File, Host, Names, cookies, flag, fragments, guards, number, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
 use crate::config::plan::{
     DatapathPlan, ForwardPlan, PoolPlan, Proto, Timeouts, TunnelSources, UnusedDatapath, UnusedPorts, VipPlan, XdpMode,
@@ -95,6 +95,7 @@ pub(super) fn datapath(
     let guards = guards::guards(file, &vips, host, problems);
     let on = mode.is_some() && !keys.interfaces.is_empty();
     let local_vips = if on { local_vips(file, problems) } else { Vec::new() };
+    let cookies = cookies::cookies(file, on, problems);
     let plan = DatapathPlan {
         interfaces: keys.interfaces.iter().map(|name| name.value.clone()).collect(),
         xdp: mode.unwrap_or(XdpMode::Auto),
@@ -109,6 +110,7 @@ pub(super) fn datapath(
         vips,
         pools: used.into_values().collect(),
         local_vips,
+        cookies: if on { cookies } else { Vec::new() },
     };
     if on { (Some(plan), None) } else { (None, Some(UnusedDatapath { off: mode.is_none(), keys: plan })) }
 }
@@ -160,6 +162,7 @@ fn tunnel_sources(file: &File, problems: &Problems) -> TunnelSources {
 fn misplaced(listener: &Listener, protocol: Protocol, problems: &Problems) {
     let word = protocol.word();
     let chosen = forward(listener);
+    cookies::misplaced(listener, protocol, problems);
     if let Some(snat) = listener.snat.as_ref().filter(|_| chosen.is_direct()) {
         problems.error(&snat.place, format!("is for forward = \"nat\", this one is {:?}", chosen.word()));
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{File, Host, Names, flag, of_kind, pools};
+use super::{File, Host, Names, cookies, flag, of_kind, pools};
 use crate::config::error::{At, Place, Problems};
 use crate::config::pem;
 use crate::config::plan::{Certificate, EdgePlan, ListenerPlan, Pem, Proto, RoutePlan, SchemePlan};
@@ -36,7 +36,8 @@ pub(super) fn edge(file: &File, names: &Names<'_>, host: &Host<'_>, problems: &P
             _ => SchemePlan::Http,
         };
         let addresses = listener.addresses.iter().map(|address| address.value).collect();
-        listeners.push(ListenerPlan { name, addresses, scheme, routes: own });
+        let (syn_cookies, syn_cookie_rate) = cookies::chosen(listener);
+        listeners.push(ListenerPlan { name, addresses, scheme, syn_cookies, syn_cookie_rate, routes: own });
     }
     let l4: BTreeSet<&str> = of_kind(file, Protocol::is_l4)
         .filter_map(|(listener, _)| listener.pool.as_ref())

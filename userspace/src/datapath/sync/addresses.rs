@@ -19,6 +19,9 @@ impl Tables {
         for entry in self.backends.values().filter(|entry| entry.resolved()) {
             *wanted.entry(entry.value.source).or_default() |= abi::ADDR_SOURCE;
         }
+        for addr in &self.cookies {
+            *wanted.entry(*addr).or_default() |= abi::ADDR_COOKIE;
+        }
         for (addr, uses) in &wanted {
             if self.uses.get(addr) != Some(uses) {
                 self.maps.vip_ids.set(&VipKey::any_port(*addr), uses)?;

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use eg_skel::abi::{self, Addr, Bucket, Prefix, PrefixVerdict};
+use eg_skel::abi::{self, Addr, Bucket, Budget, Prefix, PrefixVerdict};
 use eg_skel::maps::Trie;
 use eg_skel::{Maps, features};
 
@@ -94,14 +94,20 @@ pub(super) fn flags(vip: &VipPlan, plan: &GuardsPlan) -> u32 {
 
 /// The budget of a VIP's new flows. One that is the same already keeps what is left in its bucket.
 pub(super) fn set_budget(maps: &Maps, vip: u32, per_second: u32) -> Result<(), DatapathError> {
+    let budget = budget(per_second)?;
+    let now = maps.budgets.get(vip)?;
+    if (now.step, now.window) != (budget.step, budget.window) {
+        maps.budgets.set(vip, &budget)?;
+    }
+    Ok(())
+}
+
+/// A full bucket of a second's worth; of zero a second, one of zeros.
+pub(super) fn budget(per_second: u32) -> Result<Budget, DatapathError> {
     let hz = features::jiffies_hz().map_err(DatapathError::system("ask for the kernel's tick"))?;
     let limit = Limit { per_second, burst: per_second };
     let Bucket { step, window } = if limit.is_off() { Bucket::default() } else { bucket(limit, hz) };
-    let now = maps.budgets.get(vip)?;
-    if (now.step, now.window) != (step, window) {
-        maps.budgets.set(vip, &abi::Budget { step, window, full: 0 })?;
-    }
-    Ok(())
+    Ok(Budget { step, window, full: 0 })
 }
 
 fn conf(plan: &GuardsPlan) -> Result<abi::Guards, DatapathError> {

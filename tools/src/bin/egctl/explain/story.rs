@@ -314,6 +314,7 @@ impl Teller<'_> {
             Some(Verdict::Forwarded) if sent => "forwarded",
             Some(Verdict::Passed) => "passed",
             Some(Verdict::Dropped) if sent => "answered",
+            Some(Verdict::Answered) => "answered",
             Some(Verdict::Dropped) => "dropped",
             _ => "aborted",
         };
@@ -322,6 +323,11 @@ impl Teller<'_> {
             ("forwarded", None) => "forwarded by another interface".to_owned(),
             ("passed", _) if noted.local => "passed to the stack: a socket of this host takes it".to_owned(),
             ("passed", _) => "passed to the stack, as it came".to_owned(),
+            ("answered", _) if noted.cookie => {
+                "answered with a SYN cookie, if the kernel makes one (net.ipv4.tcp_syncookies is \
+                 2, or the listener's queue is full); otherwise passed to the stack"
+                    .to_owned()
+            }
             ("answered", _) => format!(
                 "dropped ({}), and its sender is told, unless such answers are beyond their rate",
                 reason.unwrap_or("?")
