@@ -13,6 +13,7 @@ mod adopt;
 pub(crate) mod guards;
 mod ids;
 mod mtus;
+mod probes;
 mod retire;
 mod rings;
 
