@@ -486,6 +486,39 @@ struct eg_event {
 };
 _Static_assert(sizeof(struct eg_event) == 64, "eg_event");
 
+/* --- probes ------------------------------------------------------------ */
+
+/* SO_MARK of a probe's socket, and key of eg_probes: the upper byte says that
+ * it is one, the rest to whom it goes. Looked for on the loopback device alone,
+ * and only on packets to VIPs, so other uses of marks are not in the way. */
+#define EG_PROBE_MARK 0xe9000000
+#define EG_PROBE_MASK 0xff000000
+
+/* Pairs of a VIP and a backend. Worst cost: 6 MiB, as they are used. Beyond,
+ * pairs cannot be probed, which the process reports. As many as backends: each
+ * can be probed for one VIP. */
+#define EG_MAX_PROBES 65536
+
+/* Value of eg_probes: whom a probe asks, and for which VIP. */
+struct eg_probe {
+	__u32 vip;
+	__u32 epoch;
+	__u32 backend;
+	__u32 generation;
+};
+_Static_assert(sizeof(struct eg_probe) == 16, "eg_probe");
+
+/* Index of the per-CPU array eg_probed: what became of probes' packets. */
+enum eg_probed {
+	EG_PROBED_SENT = 0,
+	EG_PROBED_ANSWERED = 1,	   /* IPv4: handed to the probe's socket */
+	EG_PROBED_GONE = 2,	   /* dropped: no such pair, or no longer */
+	EG_PROBED_NO_NEXT_HOP = 3, /* dropped: the backend's is not resolved */
+	EG_PROBED_TOO_BIG = 4,	   /* dropped: beyond the way's MTU */
+	EG_PROBED_NO_ROOM = 5,	   /* dropped: no room for an outer header */
+	EG_PROBEDS = 6,
+};
+
 /* --- sockets ----------------------------------------------------------- */
 
 /* Key of eg_listeners: where L7 traffic arrives. */

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use libbpf_cargo::SkeletonBuilder;
 
 /// Source below `bpf/`, and the name of the generated file.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("xdp/ingress.bpf.c", "xdp_ingress.skel.rs"),
     ("tc/ingress.bpf.c", "tc_ingress.skel.rs"),
     ("sock/lookup.bpf.c", "sock_lookup.skel.rs"),
     ("tc/backend.bpf.c", "tc_backend.skel.rs"),
+    ("tc/egress.bpf.c", "tc_egress.skel.rs"),
 ];
 
 /// The compiler that the objects are tested with.

@@ -57,26 +57,6 @@ static __always_inline int decide_gone(struct pkt *p, __u8 dir, __u32 vip,
 	return TAIL(TAIL_RESET);
 }
 
-/* From the client to its backend. */
-static __always_inline void decide_out(const struct eg_flow *f, const struct eg_vip *v,
-				       const struct eg_backend *b, struct forward *fw)
-{
-	fw->saddr = f->addr;
-	fw->sport = f->port;
-	fw->daddr = b->addr;
-	fw->dport = v->forward == EG_FORWARD_GUE ? v->gue_port : b->port;
-	fw->ifindex = b->ifindex;
-	__builtin_memcpy(fw->dmac, b->dmac, 6);
-	__builtin_memcpy(fw->smac, b->smac, 6);
-	fw->mtu = b->mtu;
-	fw->mode = v->forward;
-	fw->outer6 = !addr_is_mapped(&b->addr);
-	/* The frame keeps its destination address, so it must reach the
-	 * backend itself and not a router on the way. */
-	if (fw->mode == EG_FORWARD_L2 && !(b->flags & EG_BACKEND_ON_LINK))
-		fw->ifindex = 0;
-}
-
 /* From the backend, under nat, to its client. */
 static __always_inline void decide_back(const struct eg_flow *f, const struct eg_vip *v,
 					struct forward *fw)

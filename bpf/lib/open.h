@@ -3,43 +3,6 @@
 #ifndef EG_LIB_OPEN_H
 #define EG_LIB_OPEN_H
 
-/* Ports that an outer UDP header's source varies over: those that RFC 6335
- * section 6 calls dynamic, as RFC 8085 section 5.1.1 (entropy) asks. */
-#define OUTER_PORT_MIN 49152
-#define OUTER_PORTS    16384
-
-/* Low bits of a word of an address, in network order. */
-static __always_inline __be32 outer_bits(__be32 prefix, __u32 bits, __u32 hash)
-{
-	__u32 mask = bits >= 32 ? ~0u : (1u << bits) - 1;
-
-	return prefix | bpf_htonl(hash & mask);
-}
-
-/* The outer header's source varies with the flow, so that a backend's RSS
- * spreads the flows over its queues: the address where the operator gave a
- * prefix for it, the port always. */
-static __always_inline void open_outer(struct eg_flow *f, const struct eg_backend *b,
-				       __u64 hash)
-{
-	struct eg_conf *conf;
-	__u32 zero = 0, word;
-	int v4 = addr_is_mapped(&b->addr);
-
-	f->addr = b->source;
-	f->port = bpf_htons(OUTER_PORT_MIN + hash % OUTER_PORTS);
-	conf = bpf_map_lookup_elem(&eg_conf, &zero);
-	if (!conf)
-		return;
-	if (v4 ? conf->outer4_bits : conf->outer6_bits) {
-		f->addr = v4 ? conf->outer4 : conf->outer6;
-		word = outer_bits(addr_word(&f->addr, 3),
-				  v4 ? conf->outer4_bits : conf->outer6_bits,
-				  hash >> 16);
-		__builtin_memcpy(&f->addr.b[12], &word, 4);
-	}
-}
-
 /* The half that the process and the tests know as the flow. */
 static __always_inline void open_fill(struct eg_flow *f, const struct pkt *p,
 				      const struct eg_vip *vip,

@@ -52,6 +52,7 @@
 #include "lib/claim.h"
 #include "lib/latency.h"
 #include "lib/opening.h"
+#include "lib/outer.h"
 #include "lib/open.h"
 #include "lib/encap.h"
 #include "lib/decide.h"
@@ -126,18 +127,6 @@ static __always_inline int parse_frame(struct __sk_buff *skb, struct pkt *p)
 	return skb->pkt_type == PACKET_OTHERHOST ? NOT_OURS : parsed;
 }
 
-static __always_inline int readdress(struct __sk_buff *skb, const struct pkt *p,
-				     const struct forward *fw)
-{
-	void *data_end = (void *)(long)skb->data_end;
-	void *data = (void *)(long)skb->data;
-
-	if (ttl_write(data, data_end, p) || l2_write(data, data_end, fw))
-		return -1;
-	skb_sum_ttl(skb, p);
-	return 0;
-}
-
 static __always_inline int forward(struct __sk_buff *skb, const struct pkt *p,
 				   const struct forward *fw)
 {
@@ -146,7 +135,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct pkt *p,
 	if (fw->mode == EG_FORWARD_NAT)
 		err = skb_nat(skb, p, fw);
 	else if (fw->mode == EG_FORWARD_L2)
-		err = readdress(skb, p, fw);
+		err = skb_readdress(skb, p, fw);
 	else
 		err = skb_encapsulate(skb, p, fw);
 	return err ? TC_ACT_SHOT : bpf_redirect(fw->ifindex, 0);

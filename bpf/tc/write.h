@@ -152,4 +152,17 @@ static __always_inline int skb_encapsulate(struct __sk_buff *skb, const struct p
 	return 0;
 }
 
+/* As it is, to another MAC address. */
+static __always_inline int skb_readdress(struct __sk_buff *skb, const struct pkt *p,
+					 const struct forward *fw)
+{
+	void *data_end = (void *)(long)skb->data_end;
+	void *data = (void *)(long)skb->data;
+
+	if (ttl_write(data, data_end, p) || l2_write(data, data_end, fw))
+		return -1;
+	skb_sum_ttl(skb, p);
+	return 0;
+}
+
 #endif

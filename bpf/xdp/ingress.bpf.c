@@ -51,6 +51,7 @@
 #include "lib/claim.h"
 #include "lib/latency.h"
 #include "lib/opening.h"
+#include "lib/outer.h"
 #include "lib/open.h"
 #include "lib/encap.h"
 #include "lib/decide.h"

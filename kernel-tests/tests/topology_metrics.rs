@@ -54,6 +54,7 @@ fn the_metrics_of_l4_are_exactly_those_that_are_documented_and_traffic_moves_the
     let still = [
         "l4_flow_misses_total",
         "l4_fragments_held_total",
+        "l4_probe_packets_total",
         "l4_fragments_waiting",
         "l4_events_lost_total",
         "l4_syn_cookies_total",

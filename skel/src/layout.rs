@@ -88,6 +88,7 @@ mod tests {
             ("EG_MAX_WORKERS", abi::MAX_WORKERS),
             ("EG_MAX_SOCKS", abi::MAX_SOCKS),
             ("EG_RING_SLOTS", abi::RING_SLOTS),
+            ("EG_MAX_PROBES", abi::MAX_PROBES),
             ("EG_VIP_SNAT", abi::VIP_SNAT),
             ("EG_VIP_STABLE", abi::VIP_STABLE),
             ("EG_FRAG_RANGES", abi::FRAG_RANGES as u32),
@@ -156,5 +157,6 @@ mod tests {
         same_codes("EG_FLOW", None, &codes!(FlowState));
         same_codes("EG_EVENT", None, &codes!(EventKind));
         same_codes("EG_PREFIX", None, &codes!(PrefixVerdict));
+        same_codes("EG_PROBED", Some("EG_PROBEDS"), &codes!(Probed));
     }
 }

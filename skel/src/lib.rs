@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The BPF objects and the maps they share, as Rust sees them.
 //!
-//! [`xdp_ingress`], [`tc_ingress`], [`sock_lookup`] and [`tc_backend`] are the generated skeletons (open, load, attach). [`share`] makes several objects
+//! [`xdp_ingress`], [`tc_ingress`], [`sock_lookup`], [`tc_backend`] and [`tc_egress`] are the generated skeletons (open, load, attach). [`share`] makes several objects
 //! use one set of pinned maps. [`Maps`] is those maps opened from their pins, each behind a small typed wrapper. Who
 //! decides what to load, where to attach and what to write is `userspace/datapath`; `egctl` and the tests only read and
 //! write maps. Nothing here keeps state of its own.
@@ -14,6 +14,7 @@
 pub mod features;
 mod layout;
 mod layout_backend;
+mod layout_probe;
 pub mod live;
 pub mod loaded;
 pub mod maps;
@@ -22,7 +23,7 @@ pub mod share;
 pub mod twin;
 
 pub use eg_abi as abi;
-pub use maps::{BackendMaps, MapError, Maps};
+pub use maps::{BackendMaps, MapError, Maps, ProbeMaps};
 
 /// The compiler that the objects were built with, as "clang-19".
 pub const CLANG: &str = env!("EG_CLANG");
@@ -57,4 +58,12 @@ pub mod sock_lookup {
 #[allow(clippy::indexing_slicing, clippy::unreachable)]
 pub mod tc_backend {
     include!(concat!(env!("OUT_DIR"), "/tc_backend.skel.rs"));
+}
+
+/// The skeleton of `bpf/tc/egress.bpf.c`; its programs are `eg_tc_egress` and `eg_tc_answer`.
+#[allow(clippy::all, unused_qualifications, unreachable_pub, rust_2018_idioms, missing_debug_implementations)]
+#[allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(clippy::indexing_slicing, clippy::unreachable)]
+pub mod tc_egress {
+    include!(concat!(env!("OUT_DIR"), "/tc_egress.skel.rs"));
 }

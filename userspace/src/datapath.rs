@@ -25,11 +25,13 @@ mod neigh;
 mod netlink;
 mod owner;
 mod probe;
+mod probes;
 mod resize;
 mod samples;
 mod steering;
 mod sync;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
@@ -51,6 +53,7 @@ use load::Loaded;
 use names::Names;
 use neigh::Neigh;
 use netlink::{Interface, Netlink};
+use probes::Probes;
 use samples::Samples;
 use steering::SocketLookup;
 use sync::Tables;
@@ -83,6 +86,7 @@ pub struct Datapath {
     tables: Arc<Mutex<Tables>>,
     samples: Arc<Samples>,
     links: Links,
+    probes: Probes,
     netlink: Netlink,
     vips: Vips,
     neigh: Neigh,
@@ -147,6 +151,7 @@ impl Datapath {
             tables,
             samples,
             links,
+            probes: Probes::default(),
             vips: Vips::new(netlink.clone()),
             neigh: Neigh::new(netlink.clone()),
             netlink,
@@ -187,6 +192,8 @@ impl Datapath {
         lock(&self.tables).retire(plan, Instant::now())?;
         self.vips.keep_only(&local).await?;
         self.links.keep_only(&indices)?;
+        let pairs = lock(&self.tables).pairs(plan);
+        self.let_probes_through(&pairs, &indices);
         self.loaded.finish()?;
         self.write_meta()?;
         sync::cookies::say(plan);
@@ -231,6 +238,13 @@ impl Datapath {
         tables.apply_guards(plan, trie)?;
         tables.apply_cookies(plan)?;
         tables.add_vips(plan)
+    }
+
+    /// That backends cannot be probed as they are served is no reason not to serve.
+    fn let_probes_through(&mut self, pairs: &HashSet<abi::Probe>, interfaces: &[u32]) {
+        if let Err(error) = self.probes.follow(&self.loaded.folder, &self.links, interfaces, pairs) {
+            tracing::warn!(error = crate::app::causes(&error), "probes cannot go the traffic's own way");
+        }
     }
 
     fn write_meta(&self) -> Result<(), DatapathError> {

@@ -181,6 +181,18 @@ labels! {
     }
 }
 
+labels! {
+    /// `enum eg_probed`
+    pub enum Probed {
+        Sent = 0 => "sent",
+        Answered = 1 => "answered",
+        Gone = 2 => "gone",
+        NoNextHop = 3 => "no_next_hop",
+        TooBig = 4 => "too_big",
+        NoRoom = 5 => "no_room",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,12 +21,13 @@ mod types;
 
 pub use addr::{Addr, Be16};
 pub use labels::{
-    Algorithm, BackendState, Cookie, Drop, EventKind, FlowDir, FlowState, Forward, Miss, PrefixVerdict, Verdict,
+    Algorithm, BackendState, Cookie, Drop, EventKind, FlowDir, FlowState, Forward, Miss, PrefixVerdict, Probed, Verdict,
 };
 pub use plain::Plain;
 pub use types::{
     Affinity, AffinityKey, Backend, Bucket, Budget, Conf, Count, Event, Flow, FlowKey, Frag, FragKey, FragRange,
-    Guards, Held, Latency, Listener, ListenerKey, Load, Meta, Pool, Prefix, Slot, Source, Stats, Vip, VipKey, Worker,
+    Guards, Held, Latency, Listener, ListenerKey, Load, Meta, Pool, Prefix, Probe, Slot, Source, Stats, Vip, VipKey,
+    Worker,
 };
 
 /// `EG_ABI`: pins live under `v<ABI>/`, and maps of another one are never opened.
@@ -41,6 +42,10 @@ pub const MAX_BACKENDS: u32 = 65536;
 pub const MAX_WORKERS: u32 = 64;
 /// `EG_MAX_SOCKS`: sockets that all L7 listeners and workers can publish together.
 pub const MAX_SOCKS: u32 = 16384;
+/// `EG_MAX_PROBES`: pairs of a VIP and a backend that can be probed.
+pub const MAX_PROBES: u32 = 65536;
+/// `EG_PROBE_MARK`: mark of a probe's socket, but for the lower three bytes.
+pub const PROBE_MARK: u32 = 0xe900_0000;
 /// `EG_RING_SLOTS`: slots of each pool's ring.
 pub const RING_SLOTS: u32 = 65537;
 /// `EG_VIP_SNAT` of [`Vip::flags`].

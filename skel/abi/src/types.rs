@@ -339,6 +339,16 @@ plain_struct! {
 }
 
 plain_struct! {
+    /// Value of `eg_probes`: whom a probe asks, and for which VIP.
+    pub struct Probe {
+        pub vip: u32,
+        pub epoch: u32,
+        pub backend: u32,
+        pub generation: u32,
+    }
+}
+
+plain_struct! {
     /// Record of `eg_events`.
     pub struct Event {
         pub key: FlowKey,

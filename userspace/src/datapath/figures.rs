@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use eg_skel::Maps;
-use eg_skel::abi::{BackendState, Cookie, Count, Drop as DropReason, Load, Meta, Miss, Stats};
+use eg_skel::abi::{BackendState, Cookie, Count, Drop as DropReason, Load, Meta, Miss, Probed, Stats};
 use eg_skel::maps::Totals;
+use eg_skel::{Maps, ProbeMaps};
 
 use super::attach::look;
 use super::error::DatapathError;
@@ -29,6 +29,8 @@ pub struct Figures {
     pub misses: Vec<(Miss, u64)>,
     /// SYNs beyond what the stack is to answer.
     pub cookies: Vec<(Cookie, u64)>,
+    /// Packets of probes that went the traffic's own way.
+    pub probed: Vec<(Probed, u64)>,
     /// Events that the kernel side did not send: over the rate, or nobody read them.
     pub events_lost: u64,
     /// Fragments that came before their first.
@@ -117,6 +119,11 @@ impl FiguresReader {
         let drops = DropReason::ALL.iter().map(|reason| Ok((*reason, self.maps.drops.sum(reason.code())?)));
         let misses = Miss::ALL.iter().map(|miss| Ok((*miss, self.maps.misses.sum(miss.code())?)));
         let cookies = Cookie::ALL.iter().map(|became| Ok((*became, self.maps.cookie_stats.sum(became.code())?)));
+        let probes = ProbeMaps::open(&self.folder)?;
+        let probed = Probed::ALL.iter().map(|result| {
+            let count = probes.as_ref().map(|maps| maps.probed.sum(result.code())).transpose()?;
+            Ok((*result, count.unwrap_or_default().packets))
+        });
         let Meta { generation, .. } = self.maps.meta.get(0)?;
         Ok(Figures {
             vips,
@@ -125,6 +132,7 @@ impl FiguresReader {
             drops: drops.collect::<Result<_, DatapathError>>()?,
             misses: misses.collect::<Result<_, DatapathError>>()?,
             cookies: cookies.collect::<Result<_, DatapathError>>()?,
+            probed: probed.collect::<Result<_, DatapathError>>()?,
             events_lost: self.maps.events_lost.sum(0)?,
             held: self.held.read(),
             interfaces: look::count(&self.folder)? as u64,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::attach::look;
+use super::keeper::lock;
 use super::netlink::Interface;
 use super::{Datapath, DatapathError, local_addresses};
 
@@ -65,6 +66,8 @@ impl Datapath {
             // An IPv6 VIP on a link is an address of its interface, and went with it.
             self.vips.add(&local_addresses(&self.plan), &indices).await?;
             self.links.keep_only(&indices)?;
+            let pairs = lock(&self.tables).pairs(&self.plan);
+            self.let_probes_through(&pairs, &indices);
             (self.seen.indices, self.seen.addresses) = (indices, addresses);
         }
         Ok(())

@@ -270,7 +270,7 @@ fn load_sk_lookup(folder: &Path) -> Result<OwnedFd, DatapathError> {
 }
 
 /// A refusal with the end of what libbpf and the verifier said about it.
-fn refused(object: &'static str) -> impl FnOnce(libbpf_rs::Error) -> DatapathError {
+pub(super) fn refused(object: &'static str) -> impl FnOnce(libbpf_rs::Error) -> DatapathError {
     LOG.lock().unwrap_or_else(PoisonError::into_inner).clear();
     move |source| {
         let mut log = std::mem::take(&mut *LOG.lock().unwrap_or_else(PoisonError::into_inner));
@@ -279,7 +279,7 @@ fn refused(object: &'static str) -> impl FnOnce(libbpf_rs::Error) -> DatapathErr
     }
 }
 
-fn shared(error: ShareError) -> DatapathError {
+pub(super) fn shared(error: ShareError) -> DatapathError {
     DatapathError::map("share the pinned maps")(error)
 }
 

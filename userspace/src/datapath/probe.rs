@@ -48,7 +48,7 @@ impl Capabilities {
         Capabilities {
             xdp: may && ProgramType::Xdp.is_supported().unwrap_or(false),
             tc: may && ProgramType::SchedCls.is_supported().unwrap_or(false),
-            tcx: may && tcx_programs(LOOPBACK).is_some(),
+            tcx: may && tcx_programs(LOOPBACK, false).is_some(),
             six_in_four: may && features::skb_six_in_four(),
             sk_lookup: may && ProgramType::SkLookup.is_supported().unwrap_or(false),
             ring_buffer: may && MapType::RingBuf.is_supported().unwrap_or(false),

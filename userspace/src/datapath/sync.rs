@@ -14,6 +14,7 @@ pub(crate) mod cookies;
 pub(crate) mod guards;
 mod ids;
 mod mtus;
+mod probes;
 mod retire;
 mod rings;
 

@@ -65,6 +65,9 @@ fn totals(to: &mut Writer<'_>, figures: &Figures) -> fmt::Result {
     to.counters("expressgateway_l4_syn_cookies", help, cookies.collect())?;
     let help = "Interfaces at which a program of ours runs.";
     to.gauge("expressgateway_l4_interfaces_attached", help, figures.interfaces)?;
+    let probed = figures.probed.iter().map(|(result, packets)| (label("result", result.label()), *packets));
+    let help = "Packets of probes by the traffic's own way, by result.";
+    to.counters("expressgateway_l4_probe_packets", help, probed.collect())?;
     fragments(to, &figures.held)?;
     to.counter("expressgateway_l4_events_lost", "Sampled events that nobody saw.", figures.events_lost)
 }

@@ -3,7 +3,7 @@
 //!
 //! In the order of a run: `subject` (what should work, from the configuration or the pins), `facts` (how the host is, read
 //! once), [`CHECKS`] (pure judgements, one file for each family), `report`. It changes nothing: an operator at night must
-//! be able to run it without a thought. What it cannot see from here: whether a backend takes tunnelled packets apart.
+//! be able to run it without a thought. To backends it opens connections, and closes them at once.
 
 mod backends;
 mod facts;
@@ -13,6 +13,7 @@ mod links;
 mod pins;
 mod report;
 mod subject;
+mod tunnels;
 mod vips;
 mod xdp;
 
@@ -44,6 +45,7 @@ const CHECKS: &[Check] = &[
     Check { name: "xdp mode", look: xdp::mode },
     Check { name: "ways to backends", look: backends::ways },
     Check { name: "mtu", look: backends::mtu },
+    Check { name: "decapsulation", look: tunnels::answers },
     Check { name: "vips", look: vips::local },
     Check { name: "answers for vips", look: vips::answered },
     Check { name: "source ports", look: host::source_ports },

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::query::LinkTypeInfo;
 
 use super::super::error::DatapathError;
-use super::{offloads, tc};
+use super::{offloads, probes, tc};
 
 const SK_LOOKUP_PIN: &str = "sk_lookup";
 
@@ -31,10 +31,27 @@ pub(super) enum Kind {
     Clsact,
     /// What was turned off at the interface, `offloads`.
     Offloads,
+    /// What probes need, `probes`: at the loopback device's egress, at the ingress of the others, and that the loopback
+    /// device was made to accept answers.
+    OutTcx,
+    OutClsact,
+    InTcx,
+    InClsact,
+    Accepts,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Xdp, Kind::Tcx, Kind::Clsact, Kind::Offloads];
+    const ALL: [Kind; 9] = [
+        Kind::Xdp,
+        Kind::Tcx,
+        Kind::Clsact,
+        Kind::Offloads,
+        Kind::OutTcx,
+        Kind::OutClsact,
+        Kind::InTcx,
+        Kind::InClsact,
+        Kind::Accepts,
+    ];
 
     fn prefix(self) -> &'static str {
         match self {
@@ -42,16 +59,34 @@ impl Kind {
             Kind::Tcx => "tcx_",
             Kind::Clsact => "clsact_",
             Kind::Offloads => "offloads_",
+            Kind::OutTcx => "out_tcx_",
+            Kind::OutClsact => "out_clsact_",
+            Kind::InTcx => "in_tcx_",
+            Kind::InClsact => "in_clsact_",
+            Kind::Accepts => "accepts_",
         }
     }
 
     /// Undoes what the pin stands for, and forgets it. False: there was nothing.
     fn remove(self, path: &Path, index: u32) -> Result<bool, DatapathError> {
         match self {
-            Kind::Xdp | Kind::Tcx => remove_link(path),
-            Kind::Clsact => tc::remove_filter(path, index),
+            Kind::Xdp | Kind::Tcx | Kind::OutTcx | Kind::InTcx => remove_link(path),
+            Kind::Clsact => tc::remove_filter(path, tc::Spot::rung(index)),
             Kind::Offloads => offloads::restore(path, index),
+            Kind::OutClsact => tc::remove_filter(path, probes::out()),
+            Kind::InClsact => tc::remove_filter(path, probes::answers_at(index)),
+            Kind::Accepts => probes::accept_no_more(path),
         }
+    }
+
+    /// At the loopback device, whatever the configured interfaces are.
+    fn is_of_loopback(self) -> bool {
+        matches!(self, Kind::OutTcx | Kind::OutClsact | Kind::Accepts)
+    }
+
+    /// A setting of the host's, and no program.
+    fn is_setting(self) -> bool {
+        matches!(self, Kind::Offloads | Kind::Accepts)
     }
 }
 
@@ -86,7 +121,7 @@ impl Links {
     pub(crate) fn keep_only(&self, keep: &[u32]) -> Result<(), DatapathError> {
         for path in list(&self.folder)? {
             let Some((kind, index)) = interface_pin(&path) else { continue };
-            if !keep.contains(&index) && kind.remove(&path, index)? {
+            if !kind.is_of_loopback() && !keep.contains(&index) && kind.remove(&path, index)? {
                 tracing::info!(ifindex = index, %kind, "detached");
             }
         }
@@ -138,7 +173,7 @@ impl Links {
         let mut detached = 0;
         for path in list(&self.folder)? {
             let removed = match interface_pin(&path) {
-                Some((kind, index)) => kind.remove(&path, index)? && kind != Kind::Offloads,
+                Some((kind, index)) => kind.remove(&path, index)? && !kind.is_setting(),
                 None => remove_link(&path)?,
             };
             detached += usize::from(removed);

@@ -51,7 +51,7 @@ pub fn attached(pins: &Path) -> Result<Vec<Attached>, DatapathError> {
                 let program = Program::id_from_fd(std::os::fd::AsFd::as_fd(&program)).map_err(fail())?;
                 found.push(Attached { ifindex, program, mode: None, by_tc: true });
             }
-            Kind::Offloads => {}
+            Kind::Offloads | Kind::Accepts | Kind::OutTcx | Kind::OutClsact | Kind::InTcx | Kind::InClsact => {}
         }
     }
     found.sort_unstable_by_key(|attached| attached.ifindex);

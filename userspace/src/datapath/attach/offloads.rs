@@ -76,7 +76,7 @@ pub(super) fn restore(path: &Path, index: u32) -> Result<bool, DatapathError> {
 }
 
 /// What was turned off before counts too: a restart finds it off.
-fn remember(path: &Path, changed: u32) -> Result<(), DatapathError> {
+pub(super) fn remember(path: &Path, changed: u32) -> Result<(), DatapathError> {
     let fail = || DatapathError::map("remember which offloads were on");
     let map = if path.exists() {
         MapHandle::from_pinned_path(path).map_err(fail())?
@@ -93,7 +93,7 @@ fn remember(path: &Path, changed: u32) -> Result<(), DatapathError> {
 }
 
 /// Flags, and the namespace they are about.
-fn recall(map: &MapHandle) -> Result<[u64; 2], DatapathError> {
+pub(super) fn recall(map: &MapHandle) -> Result<[u64; 2], DatapathError> {
     let fail = DatapathError::map("recall which offloads were on");
     let value = map.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).map_err(fail)?.unwrap_or_default();
     let mut words = value.chunks_exact(8).map(|word| word.try_into().map(u64::from_ne_bytes).unwrap_or_default());
@@ -110,7 +110,7 @@ fn create_map() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-fn this_namespace() -> Result<u64, DatapathError> {
+pub(super) fn this_namespace() -> Result<u64, DatapathError> {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/thread-self/ns/net")
         .map(|namespace| namespace.ino())

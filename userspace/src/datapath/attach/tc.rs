@@ -17,10 +17,27 @@ use libbpf_sys::{bpf_prog_query_opts, bpf_tc_hook, bpf_tc_opts, size_t};
 
 use super::super::error::DatapathError;
 use super::links::{Kind, Links, drop_link, link_create, open_pinned, pin, result, update};
+use super::probes;
 
 /// Our filter's place. The first priority: what follows sees only what we pass. The handle is any number but 0.
 pub(crate) const PRIORITY: u16 = 1;
 pub(crate) const HANDLE: u32 = 0xe9;
+
+/// A filter's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) ifindex: u32,
+    /// Where packets leave, not where they come in.
+    pub(super) egress: bool,
+    pub(super) priority: u16,
+}
+
+impl Spot {
+    /// Where the rung has its filter.
+    pub(super) fn rung(ifindex: u32) -> Spot {
+        Spot { ifindex, egress: false, priority: PRIORITY }
+    }
+}
 
 /// Programs that the kernel lets one interface have at one hook (BPF_MPROG_MAX).
 const PROGRAMS_MAX: usize = 64;
@@ -34,8 +51,8 @@ pub(super) fn attach(
     program: BorrowedFd<'_>,
     filters: &[(u32, u16)],
 ) -> Result<&'static str, DatapathError> {
-    let tcx = tcx_programs(ifindex);
-    let ours = |(handle, priority): &(u32, u16)| *handle == HANDLE && *priority == PRIORITY;
+    let tcx = tcx_programs(ifindex, false);
+    let ours = |(handle, priority): &(u32, u16)| *handle == HANDLE && [PRIORITY, probes::PRIORITY].contains(priority);
     let foreign = |what: String| Err(DatapathError::ForeignTc { interface: name.into(), what });
     if let Some((handle, priority)) = filters.iter().find(|filter| tcx.is_some() || !ours(filter)) {
         return foreign(format!("tc filter {handle:#x} of priority {priority}"));
@@ -45,19 +62,23 @@ pub(super) fn attach(
             let path = links.pin_of(Kind::Tcx, ifindex);
             let link = open_pinned(&path)?;
             let own = link.as_ref().and_then(|link| carried(link, ifindex));
-            if let Some(program) = programs.iter().find(|program| Some(**program) != own) {
+            let answers = probes::answering(links, ifindex);
+            let known = |program: &u32| Some(*program) == own || Some(*program) == answers;
+            if let Some(program) = programs.iter().find(|program| !known(program)) {
                 return foreign(format!("tcx program {program}"));
             }
-            attach_link(&path, link.filter(|_| own.is_some()), ifindex, program).map_err(refused(name, "tcx"))?;
+            let link = link.filter(|_| own.is_some());
+            attach_link(&path, link, ifindex, libbpf_sys::BPF_TCX_INGRESS, program).map_err(refused(name, "tcx"))?;
             Ok("tcx")
         }
         None => {
             let path = links.pin_of(Kind::Clsact, ifindex);
-            let there = filter_program(ifindex);
+            let spot = Spot::rung(ifindex);
+            let there = filter_program(spot);
             if let Some(program) = there.filter(|program| Some(*program) != pinned_program(&path)) {
                 return foreign(format!("tc filter {HANDLE:#x} of priority {PRIORITY}, program {program}"));
             }
-            attach_filter(&path, ifindex, program).map_err(refused(name, "clsact"))?;
+            attach_filter(&path, spot, program).map_err(refused(name, "clsact"))?;
             Ok("clsact")
         }
     }
@@ -68,7 +89,14 @@ fn refused(name: &str, tried: &str) -> impl FnOnce(io::Error) -> DatapathError {
     move |source| DatapathError::Attach { what, tried, source }
 }
 
-fn attach_link(path: &Path, link: Option<libbpf_rs::Link>, ifindex: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+/// `link`: the one that is pinned there, if it runs at that interface. `kind`: `BPF_TCX_…`.
+pub(super) fn attach_link(
+    path: &Path,
+    link: Option<libbpf_rs::Link>,
+    ifindex: u32,
+    kind: u32,
+    program: BorrowedFd<'_>,
+) -> io::Result<()> {
     if let Some(link) = link {
         return update(&link, program);
     }
@@ -76,18 +104,19 @@ fn attach_link(path: &Path, link: Option<libbpf_rs::Link>, ifindex: u32, program
     if let Some(stale) = open_pinned(path).map_err(io::Error::other)? {
         drop_link(path, &stale);
     }
-    let link = link_create(program, ifindex.cast_signed(), libbpf_sys::BPF_TCX_INGRESS, 0)?;
+    let link = link_create(program, ifindex.cast_signed(), kind, 0)?;
     pin(link.as_fd(), path).map_err(io::Error::other)
 }
 
-fn attach_filter(path: &Path, ifindex: u32, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut hook = hook(ifindex);
+pub(super) fn attach_filter(path: &Path, spot: Spot, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut hook = hook(spot);
     // SAFETY: `hook` is a valid structure that says its own size.
     match result(unsafe { libbpf_sys::bpf_tc_hook_create(&mut hook) }) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let mut options = bpf_tc_opts { prog_fd: program.as_raw_fd(), flags: libbpf_sys::BPF_TC_F_REPLACE, ..options() };
+    let mut options =
+        bpf_tc_opts { prog_fd: program.as_raw_fd(), flags: libbpf_sys::BPF_TC_F_REPLACE, ..options(spot) };
     // SAFETY: both are valid structures that say their own sizes, and the program is open.
     result(unsafe { libbpf_sys::bpf_tc_attach(&hook, &mut options) })?;
     match fs::remove_file(path) {
@@ -98,18 +127,18 @@ fn attach_filter(path: &Path, ifindex: u32, program: BorrowedFd<'_>) -> io::Resu
 }
 
 /// Takes our filter away, if it is still ours, and forgets it.
-pub(super) fn remove_filter(path: &Path, ifindex: u32) -> Result<bool, DatapathError> {
+pub(super) fn remove_filter(path: &Path, spot: Spot) -> Result<bool, DatapathError> {
     if !path.exists() {
         return Ok(false);
     }
     let ours = pinned_program(path);
-    if ours.is_some() && filter_program(ifindex) == ours {
-        let hook = hook(ifindex);
+    if ours.is_some() && filter_program(spot) == ours {
+        let hook = hook(spot);
         // libbpf wants the place alone.
-        let options = options();
+        let options = options(spot);
         // SAFETY: both are valid structures that say their own sizes.
         result(unsafe { libbpf_sys::bpf_tc_detach(&hook, &options) })
-            .map_err(DatapathError::system(format!("remove the tc filter of interface {ifindex}")))?;
+            .map_err(DatapathError::system(format!("remove the tc filter of interface {}", spot.ifindex)))?;
     }
     fs::remove_file(path).map_err(|source| DatapathError::PinRoot { path: path.into(), source })?;
     Ok(true)
@@ -117,30 +146,30 @@ pub(super) fn remove_filter(path: &Path, ifindex: u32) -> Result<bool, DatapathE
 
 /// Whether our filter is at the interface.
 pub(super) fn filters(path: &Path, ifindex: u32) -> bool {
-    path.exists() && pinned_program(path).is_some_and(|ours| filter_program(ifindex) == Some(ours))
+    path.exists() && pinned_program(path).is_some_and(|ours| filter_program(Spot::rung(ifindex)) == Some(ours))
 }
 
-fn hook(ifindex: u32) -> bpf_tc_hook {
+fn hook(spot: Spot) -> bpf_tc_hook {
     bpf_tc_hook {
         sz: size_of::<bpf_tc_hook>() as size_t,
-        ifindex: ifindex.cast_signed(),
-        attach_point: libbpf_sys::BPF_TC_INGRESS,
+        ifindex: spot.ifindex.cast_signed(),
+        attach_point: if spot.egress { libbpf_sys::BPF_TC_EGRESS } else { libbpf_sys::BPF_TC_INGRESS },
         ..Default::default()
     }
 }
 
-fn options() -> bpf_tc_opts {
+fn options(spot: Spot) -> bpf_tc_opts {
     bpf_tc_opts {
         sz: size_of::<bpf_tc_opts>() as size_t,
         handle: HANDLE,
-        priority: u32::from(PRIORITY),
+        priority: u32::from(spot.priority),
         ..Default::default()
     }
 }
 
 /// The program of the filter in our place.
-fn filter_program(ifindex: u32) -> Option<u32> {
-    let (hook, mut options) = (hook(ifindex), options());
+fn filter_program(spot: Spot) -> Option<u32> {
+    let (hook, mut options) = (hook(spot), options(spot));
     // SAFETY: both are valid structures that say their own sizes.
     let answer = unsafe { libbpf_sys::bpf_tc_query(&hook, &mut options) };
     (answer == 0).then_some(options.prog_id)
@@ -155,18 +184,24 @@ fn pinned_program(path: &Path) -> Option<u32> {
     libbpf_rs::Program::id_from_fd(program.as_fd()).ok()
 }
 
-/// The program that a pinned link of ours runs at the interface of that index in this namespace.
+/// The program that a pinned link of ours runs at the ingress of that interface in this namespace.
 pub(super) fn carried(link: &libbpf_rs::Link, ifindex: u32) -> Option<u32> {
+    carried_at(link, ifindex, false)
+}
+
+/// The same at either end of the interface.
+pub(super) fn carried_at(link: &libbpf_rs::Link, ifindex: u32, egress: bool) -> Option<u32> {
     let info = link.info().ok()?;
     match info.info {
         LinkTypeInfo::Tcx(tcx) if tcx.ifindex == ifindex => {}
         _ => return None,
     }
-    tcx_programs(ifindex)?.into_iter().find(|program| *program == info.prog_id)
+    tcx_programs(ifindex, egress)?.into_iter().find(|program| *program == info.prog_id)
 }
 
-/// Programs that run by tcx at the ingress of an interface; `None`: this kernel has no tcx.
-pub(crate) fn tcx_programs(ifindex: u32) -> Option<Vec<u32>> {
+/// Programs that run by tcx at the ingress or egress of an interface; `None`: this kernel has no tcx.
+pub(crate) fn tcx_programs(ifindex: u32, egress: bool) -> Option<Vec<u32>> {
+    let kind = if egress { libbpf_sys::BPF_TCX_EGRESS } else { libbpf_sys::BPF_TCX_INGRESS };
     let mut programs = [0_u32; PROGRAMS_MAX];
     let mut query = bpf_prog_query_opts {
         sz: size_of::<bpf_prog_query_opts>() as size_t,
@@ -175,8 +210,7 @@ pub(crate) fn tcx_programs(ifindex: u32) -> Option<Vec<u32>> {
         ..Default::default()
     };
     // SAFETY: `query` says its own size, and how many programs its array has room for; both outlive the call.
-    let answer =
-        unsafe { libbpf_sys::bpf_prog_query_opts(ifindex.cast_signed(), libbpf_sys::BPF_TCX_INGRESS, &mut query) };
+    let answer = unsafe { libbpf_sys::bpf_prog_query_opts(ifindex.cast_signed(), kind, &mut query) };
     result(answer).ok()?;
     // SAFETY: both members of the union are the same number.
     let count = unsafe { query.__bindgen_anon_1.count } as usize;
@@ -202,7 +236,6 @@ mod tests {
     /// What the rung is below 6.6, also where the kernel has tcx and would not choose it.
     #[test]
     fn a_filter_is_replaced_in_place_and_only_ours_is_removed() {
-        const LOOPBACK: u32 = 1;
         let bpffs = Path::new("/sys/fs/bpf");
         let mounted = nix::sys::statfs::statfs(bpffs);
         if !Uid::effective().is_root()
@@ -214,23 +247,25 @@ mod tests {
         }
         let path = bpffs.join(format!("eg-unit-{}", std::process::id()));
         let (first, second, others) = (program(), program(), program());
-        assert_eq!(filter_program(LOOPBACK), None);
-        attach_filter(&path, LOOPBACK, first.as_fd()).unwrap();
-        assert_eq!((filter_program(LOOPBACK), pinned_program(&path)), (id(&first), id(&first)));
-        attach_filter(&path, LOOPBACK, second.as_fd()).unwrap();
-        assert_eq!((filter_program(LOOPBACK), pinned_program(&path)), (id(&second), id(&second)));
+        for spot in [Spot::rung(1), probes::answers_at(1), probes::out()] {
+            assert_eq!(filter_program(spot), None);
+            attach_filter(&path, spot, first.as_fd()).unwrap();
+            assert_eq!((filter_program(spot), pinned_program(&path)), (id(&first), id(&first)));
+            attach_filter(&path, spot, second.as_fd()).unwrap();
+            assert_eq!((filter_program(spot), pinned_program(&path)), (id(&second), id(&second)));
 
-        assert!(remove_filter(&path, LOOPBACK).unwrap());
-        assert_eq!((filter_program(LOOPBACK), path.exists()), (None, false));
-        assert!(!remove_filter(&path, LOOPBACK).unwrap(), "there is none any more");
+            assert!(remove_filter(&path, spot).unwrap());
+            assert_eq!((filter_program(spot), path.exists()), (None, false));
+            assert!(!remove_filter(&path, spot).unwrap(), "there is none any more");
 
-        attach_filter(&path, LOOPBACK, first.as_fd()).unwrap();
-        let (hook, mut theirs) = (hook(LOOPBACK), options());
-        theirs.prog_fd = others.as_raw_fd();
-        theirs.flags = libbpf_sys::BPF_TC_F_REPLACE;
-        // SAFETY: both are valid structures that say their own sizes, and the program is open.
-        assert_eq!(unsafe { libbpf_sys::bpf_tc_attach(&hook, &mut theirs) }, 0);
-        assert!(remove_filter(&path, LOOPBACK).unwrap(), "our pin goes");
-        assert_eq!(filter_program(LOOPBACK), id(&others), "and what replaced our filter stays");
+            attach_filter(&path, spot, first.as_fd()).unwrap();
+            let (hook, mut theirs) = (hook(spot), options(spot));
+            theirs.prog_fd = others.as_raw_fd();
+            theirs.flags = libbpf_sys::BPF_TC_F_REPLACE;
+            // SAFETY: both are valid structures that say their own sizes, and the program is open.
+            assert_eq!(unsafe { libbpf_sys::bpf_tc_attach(&hook, &mut theirs) }, 0);
+            assert!(remove_filter(&path, spot).unwrap(), "our pin goes");
+            assert_eq!(filter_program(spot), id(&others), "and what replaced our filter stays");
+        }
     }
 }

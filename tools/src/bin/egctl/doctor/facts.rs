@@ -16,6 +16,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::time::{ClockId, clock_gettime};
 
 use super::subject::Subject;
+use super::tunnels::{self, Tunnel};
 use crate::kernel::Pins;
 
 pub(crate) struct Facts {
@@ -34,6 +35,8 @@ pub(crate) struct Facts {
     pub(crate) sysctls: HashMap<String, String>,
     /// Connections to terminated addresses that connection tracking holds; `None`: it does not show them.
     pub(crate) tracked: Option<u64>,
+    /// Backends of VIPs without nat, asked by the traffic's own way.
+    pub(crate) tunnels: Result<Vec<Tunnel>, String>,
 }
 
 /// What a gateway has left in the kernel.
@@ -59,6 +62,7 @@ impl Facts {
         let host = host(subject);
         let indices = subject.interfaces.iter().filter_map(|name| host.as_ref().ok()?.named(name));
         let running = indices.filter_map(|link| Some((link.index, running(link.index)?))).collect();
+        let tunnels = host.as_ref().map_err(Clone::clone).and_then(|host| tunnels::ask(subject, host));
         Self {
             capabilities: Capabilities::probe(),
             bpffs: bpffs(&subject.pin_root),
@@ -69,6 +73,7 @@ impl Facts {
             offloads: subject.interfaces.iter().filter_map(|name| Some((name.clone(), offloads(name).ok()?))).collect(),
             sysctls: sysctls(subject),
             tracked: tracked(&subject.terminated),
+            tunnels,
         }
     }
 
@@ -129,6 +134,8 @@ fn running(ifindex: u32) -> Option<Running> {
 fn sysctls(subject: &Subject) -> HashMap<String, String> {
     let mut paths: Vec<String> = [
         "net/core/bpf_jit_enable",
+        "net/ipv4/conf/all/accept_local",
+        "net/ipv4/conf/lo/accept_local",
         "net/ipv4/ip_forward",
         "net/ipv4/ip_local_port_range",
         "net/ipv6/conf/all/forwarding",

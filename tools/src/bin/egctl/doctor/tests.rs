@@ -77,6 +77,7 @@ fn facts() -> Facts {
         .map(|(path, value)| (path.to_owned(), value.to_owned()))
         .into(),
         tracked: Some(0),
+        tunnels: Ok(Vec::new()),
     }
 }
 
