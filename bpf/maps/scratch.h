@@ -13,6 +13,7 @@ struct scratch {
 	struct piece piece;
 	struct eg_frag frag;
 	struct eg_held held;
+	struct eg_captured captured;
 };
 
 /* What is this CPU working on? A program has it from its start to its end:

@@ -80,7 +80,7 @@ fn attach_link(path: &Path, link: Option<libbpf_rs::Link>, ifindex: u32, program
     pin(link.as_fd(), path).map_err(io::Error::other)
 }
 
-fn attach_filter(path: &Path, ifindex: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn attach_filter(path: &Path, ifindex: u32, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut hook = hook(ifindex);
     // SAFETY: `hook` is a valid structure that says its own size.
     match result(unsafe { libbpf_sys::bpf_tc_hook_create(&mut hook) }) {
