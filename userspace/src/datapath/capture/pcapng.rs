@@ -146,8 +146,8 @@ mod tests {
             bytes: &[9, 8, 7, 6, 5],
             comment: "ok",
         });
-        let expected: [&[u8]; 11] = [
-            &[6, 0, 0, 0, 56, 0, 0, 0],
+        let expected: [&[u8]; 10] = [
+            &[6, 0, 0, 0, 52, 0, 0, 0],
             &[2, 0, 0, 0],
             &[4, 3, 2, 1, 8, 7, 6, 5],
             &[5, 0, 0, 0],
@@ -156,8 +156,7 @@ mod tests {
             &[1, 0, 2, 0],
             b"ok\0\0",
             &[0, 0, 0, 0],
-            &[56, 0, 0, 0],
-            &[],
+            &[52, 0, 0, 0],
         ];
         assert_eq!(packet, expected.concat());
         for block in [section("a"), interface("eth0", 96), packet] {
