@@ -313,6 +313,25 @@ struct eg_held {
 };
 _Static_assert(sizeof(struct eg_held) == 48, "eg_held");
 
+/* --- captures ---------------------------------------------------------- */
+
+/* Beside enum eg_verdict: it waits for its datagram's first fragment. */
+#define EG_CAPTURED_HELD 4
+
+/* What goes before a frame's bytes in the perf buffer of a capture. */
+struct eg_captured {
+	__u64 time;    /* ns of CLOCK_MONOTONIC */
+	__u32 ifindex; /* where it came in */
+	__u32 length;  /* of the frame */
+	__u32 kept;    /* bytes of it that follow, from the first on */
+	__u32 verdict; /* enum eg_verdict, or EG_CAPTURED_HELD */
+	__u32 reason;  /* of a dropped one: enum eg_drop */
+	__u32 vip;     /* 0 where nobody knew by then */
+	__u32 backend;
+	__u32 reply; /* its flow's packets from the backend to the client */
+};
+_Static_assert(sizeof(struct eg_captured) == 40, "eg_captured");
+
 /* --- counters ---------------------------------------------------------- */
 
 /* Element of the per-CPU arrays eg_vip_stats and eg_backend_stats. Bytes are

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use libbpf_cargo::SkeletonBuilder;
 
 /// Source below `bpf/`, and the name of the generated file.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("xdp/ingress.bpf.c", "xdp_ingress.skel.rs"),
     ("tc/ingress.bpf.c", "tc_ingress.skel.rs"),
+    ("xdp/capture.bpf.c", "xdp_capture.skel.rs"),
+    ("tc/capture.bpf.c", "tc_capture.skel.rs"),
     ("sock/lookup.bpf.c", "sock_lookup.skel.rs"),
     ("tc/backend.bpf.c", "tc_backend.skel.rs"),
     ("tc/egress.bpf.c", "tc_egress.skel.rs"),

@@ -16,6 +16,9 @@
 #ifndef EG_LIB_COOKIE_H
 #define EG_LIB_COOKIE_H
 
+/* What becomes of a SYN that a cookie answers. */
+#define ANSWERED (-5)
+
 /* The SYN-ACK carries one option, the MSS. Window scaling and SACK would have
  * to come back in a timestamp, which the stack offsets by a secret of the
  * connection that no program gets (secure_tcp_ts_off). */

@@ -16,6 +16,7 @@ struct scratch {
 	/* The headers of a SYN, for the kernel to make a cookie of. */
 	__u8 syn_ip[40];
 	__u32 syn_tcp[15];
+	struct eg_captured captured;
 };
 
 /* What is this CPU working on? A program has it from its start to its end:

@@ -65,6 +65,7 @@
 #include "lib/frag_note.h"
 #include "lib/frag.h"
 #include "lib/frag_write.h"
+#include "lib/capture.h"
 #include "tc/write.h"
 #include "tc/answer.h"
 
@@ -145,9 +146,12 @@ static __always_inline int forward(struct __sk_buff *skb, const struct pkt *p,
 static __always_inline int carry_out(struct __sk_buff *skb, const struct pkt *p,
 				     int verdict, const struct forward *fw)
 {
-	if (verdict == FORWARD)
+	if (verdict == FORWARD) {
+		CAPTURE(skb, p, FORWARD);
 		return forward(skb, p, fw);
+	}
 	if (verdict == PASS) {
+		CAPTURE(skb, p, PASS);
 		count_total(EG_VERDICT_PASSED, p);
 		return TC_ACT_UNSPEC;
 	}
@@ -155,6 +159,7 @@ static __always_inline int carry_out(struct __sk_buff *skb, const struct pkt *p,
 		bpf_tail_call(skb, &tc_tails, TAIL_OF(verdict));
 		verdict = EG_DROP_TAIL;
 	}
+	CAPTURE(skb, p, verdict);
 	drop(p, verdict);
 	return TC_ACT_SHOT;
 }
@@ -197,6 +202,7 @@ int eg_tc_icmp(struct __sk_buff *skb)
 		verdict = icmp_decide(&s->p, &s->quote, &s->fw, &dir);
 	if (verdict != FORWARD)
 		return carry_out(skb, &s->p, verdict, &s->fw);
+	CAPTURE(skb, &s->p, FORWARD);
 	count_forwarded(&s->p, dir == EG_FLOW_REVERSE);
 	if (s->fw.mode != EG_FORWARD_NAT)
 		return forward(skb, &s->p, &s->fw);
@@ -212,6 +218,7 @@ static __always_inline int too_big(struct __sk_buff *skb, struct pkt *p)
 {
 	__u32 mtu = too_big_mtu(p);
 
+	CAPTURE(skb, p, EG_DROP_TOO_BIG);
 	drop(p, EG_DROP_TOO_BIG);
 	if (!mtu || !gate_passes(GATE_ICMP, eg_icmp_rate) || skb_complain(skb, p, mtu))
 		return TC_ACT_SHOT;
@@ -238,6 +245,7 @@ int eg_tc_reset(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	if (!vip_lookup(&s->p))
 		reason = EG_DROP_UNUSED_PORT;
+	CAPTURE(skb, &s->p, reason);
 	drop(&s->p, reason);
 	if (!gate_passes(GATE_RESET, eg_reset_rate) || skb_refuse(skb, &s->p))
 		return TC_ACT_SHOT;
@@ -258,6 +266,7 @@ int eg_tc_cookie(struct __sk_buff *skb)
 	made = cookie_decide(skb, data, data_end, s);
 	if (!made)
 		return carry_out(skb, &s->p, PASS, &s->fw);
+	CAPTURE(skb, &s->p, ANSWERED);
 	count_total(EG_VERDICT_ANSWERED, &s->p);
 	if (skb_greet(skb, &s->p, made)) {
 		cookie_count(EG_COOKIE_FAILED);
@@ -290,6 +299,7 @@ static __always_inline int frag_forward(struct __sk_buff *skb, struct scratch *s
 	void *data_end, *data;
 	__u32 id = 0;
 
+	CAPTURE(skb, p, FORWARD);
 	if (s->fw.mode != EG_FORWARD_NAT)
 		return forward(skb, p, &s->fw);
 	if (e)

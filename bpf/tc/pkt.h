@@ -17,6 +17,12 @@ static __always_inline __u32 pkt_size(const struct pkt *p)
 	return p->size;
 }
 
+/* Bytes of the whole frame. */
+static __always_inline __u32 pkt_frame(const struct __sk_buff *skb)
+{
+	return skb->len;
+}
+
 /* As L4_OFFSET_MAX of lib/nat.h, which counts by these. */
 #define TCP_OFFSET_MAX 0x3fff
 

@@ -64,6 +64,7 @@
 #include "lib/frag_note.h"
 #include "lib/frag.h"
 #include "lib/frag_write.h"
+#include "lib/capture.h"
 
 int eg_xdp_ingress(struct xdp_md *ctx);
 int eg_xdp_open(struct xdp_md *ctx);
@@ -172,9 +173,12 @@ static __always_inline int forward(struct xdp_md *ctx, const struct pkt *p,
 static __always_inline int carry_out(struct xdp_md *ctx, const struct pkt *p,
 				     int verdict, const struct forward *fw)
 {
-	if (verdict == FORWARD)
+	if (verdict == FORWARD) {
+		CAPTURE(ctx, p, FORWARD);
 		return forward(ctx, p, fw);
+	}
 	if (verdict == PASS) {
+		CAPTURE(ctx, p, PASS);
 		count_total(EG_VERDICT_PASSED, p);
 		return XDP_PASS;
 	}
@@ -182,6 +186,7 @@ static __always_inline int carry_out(struct xdp_md *ctx, const struct pkt *p,
 		bpf_tail_call(ctx, &xdp_tails, TAIL_OF(verdict));
 		verdict = EG_DROP_TAIL;
 	}
+	CAPTURE(ctx, p, verdict);
 	drop(p, verdict);
 	return XDP_DROP;
 }
@@ -223,6 +228,7 @@ int eg_xdp_icmp(struct xdp_md *ctx)
 		verdict = icmp_decide(&s->p, &s->quote, &s->fw, &dir);
 	if (verdict != FORWARD)
 		return carry_out(ctx, &s->p, verdict, &s->fw);
+	CAPTURE(ctx, &s->p, FORWARD);
 	count_forwarded(&s->p, dir == EG_FLOW_REVERSE);
 	if (s->fw.mode != EG_FORWARD_NAT)
 		return forward(ctx, &s->p, &s->fw);
@@ -290,6 +296,7 @@ static __always_inline int too_big(struct xdp_md *ctx, struct pkt *p)
 {
 	__u32 mtu = too_big_mtu(p);
 
+	CAPTURE(ctx, p, EG_DROP_TOO_BIG);
 	drop(p, EG_DROP_TOO_BIG);
 	if (!mtu || !gate_passes(GATE_ICMP, eg_icmp_rate) || complain(ctx, p, mtu))
 		return XDP_DROP;
@@ -316,6 +323,7 @@ int eg_xdp_reset(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	if (!vip_lookup(&s->p))
 		reason = EG_DROP_UNUSED_PORT;
+	CAPTURE(ctx, &s->p, reason);
 	drop(&s->p, reason);
 	if (!gate_passes(GATE_RESET, eg_reset_rate) || refuse(ctx, &s->p))
 		return XDP_DROP;
@@ -347,6 +355,7 @@ int eg_xdp_cookie(struct xdp_md *ctx)
 	made = cookie_decide(ctx, data, data_end, s);
 	if (!made)
 		return carry_out(ctx, &s->p, PASS, &s->fw);
+	CAPTURE(ctx, &s->p, ANSWERED);
 	count_total(EG_VERDICT_ANSWERED, &s->p);
 	if (greet(ctx, &s->p, made)) {
 		cookie_count(EG_COOKIE_FAILED);
@@ -365,6 +374,7 @@ static __always_inline int frag_forward(struct xdp_md *ctx, struct scratch *s,
 	const struct pkt *p = &s->p;
 	__u32 id = 0;
 
+	CAPTURE(ctx, p, FORWARD);
 	if (fw->mode != EG_FORWARD_NAT)
 		return forward(ctx, p, fw);
 	if (e)
@@ -382,10 +392,9 @@ static __always_inline int frag_forward(struct xdp_md *ctx, struct scratch *s,
  * It counts then, or when the process gives it up (eg_xdp_give_up). */
 static __always_inline int frag_hold(struct xdp_md *ctx, struct scratch *s)
 {
-	__u64 frame = ctx->data_end - ctx->data;
+	__u64 frame = pkt_frame(ctx);
+	int err;
 
-	if (eg_xdp_frags)
-		frame = bpf_xdp_get_buff_len(ctx);
 	if (frame > HELD_MAX)
 		return -1;
 	if (eg_dry_run) {
@@ -396,8 +405,11 @@ static __always_inline int frag_hold(struct xdp_md *ctx, struct scratch *s)
 	s->held.key = s->piece.key;
 	s->held.ifindex = ctx->ingress_ifindex;
 	s->held.length = frame;
-	return bpf_perf_event_output(ctx, &held, BPF_F_CURRENT_CPU | frame << 32,
-				     &s->held, sizeof(s->held));
+	err = bpf_perf_event_output(ctx, &held, BPF_F_CURRENT_CPU | frame << 32,
+				    &s->held, sizeof(s->held));
+	if (!err)
+		CAPTURE(ctx, &s->p, HOLD);
+	return err;
 }
 
 SEC("xdp")

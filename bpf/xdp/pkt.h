@@ -13,4 +13,12 @@ static __always_inline __u32 pkt_size(const struct pkt *p)
 	return p->len;
 }
 
+/* Bytes of the whole frame. */
+static __always_inline __u32 pkt_frame(const struct xdp_md *ctx)
+{
+	if (eg_xdp_frags)
+		return bpf_xdp_get_buff_len((struct xdp_md *)ctx);
+	return ctx->data_end - ctx->data;
+}
+
 #endif

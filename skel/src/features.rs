@@ -33,6 +33,29 @@ pub fn jiffies() -> io::Result<u32> {
     program::run(asks.as_fd(), &[0; 64], 0, 0).map(|ran| ran.answer)
 }
 
+/// Now, in the kernel's jiffies, all 64 bits of them: what `clock_jiffies()` is to a program. Needs what [`jiffies`] needs.
+pub fn jiffies64() -> io::Result<u64> {
+    let mut high = upper_jiffies()?;
+    loop {
+        let low = jiffies()?;
+        let after = upper_jiffies()?;
+        // The lower half is never old: it went round between the two questions, or it did not.
+        if high == after {
+            return Ok(u64::from(high) << 32 | u64::from(low));
+        }
+        high = after;
+    }
+}
+
+/// A test run answers with 32 bits.
+fn upper_jiffies() -> io::Result<u32> {
+    let mut shift = program::set(0, 32);
+    shift.code = libbpf_sys::BPF_ALU64 as u8 | libbpf_sys::BPF_RSH as u8 | libbpf_sys::BPF_K as u8;
+    let asks = [program::call(libbpf_sys::BPF_FUNC_jiffies64), shift, program::EXIT];
+    let asks = program::load(libbpf_sys::BPF_PROG_TYPE_SOCKET_FILTER, c"eg_jiffies_up", &asks, 0)?;
+    program::run(asks.as_fd(), &[0; 64], 0, 0).map(|ran| ran.answer)
+}
+
 /// Does the kernel accept XDP programs for frames in several buffers (5.18 and later)? Then `eg_xdp_ingress` may be
 /// loaded with [`XDP_HAS_FRAGS`] and the rodata constant `eg_xdp_frags` set. Needs CAP_BPF; without it the answer is no.
 pub fn xdp_frags() -> bool {

@@ -8,6 +8,7 @@ use std::mem::offset_of;
 use eg_abi as abi;
 
 use crate::sock_lookup::types as sock;
+use crate::xdp_capture::types as capture;
 use crate::xdp_ingress::types as xdp;
 
 /// The first struct is ours, the second the generated one; every field of ours is named.
@@ -45,6 +46,7 @@ same_layout! {
     abi::FragRange == xdp::eg_frag_range { from, to }
     abi::Frag == xdp::eg_frag { born, tag, backend, id, total, sport, dport, flags, pad, ranges }
     abi::Held == xdp::eg_held { key, ifindex, length }
+    abi::Captured == capture::eg_captured { time, ifindex, length, kept, verdict, reason, vip, backend, reply }
     abi::Stats == xdp::eg_stats { packets, bytes, reply_packets, reply_bytes, flows, drops }
     abi::Count == xdp::eg_count { packets, bytes }
     abi::Prefix == xdp::eg_prefix { len, addr }
@@ -95,6 +97,7 @@ mod tests {
             ("EG_FRAG_TIMEOUT_MS", abi::FRAG_TIMEOUT_MS),
             ("EG_FRAG_PORTS", u32::from(abi::FRAG_PORTS)),
             ("EG_FRAG_DONE", u32::from(abi::FRAG_DONE)),
+            ("EG_CAPTURED_HELD", abi::CAPTURED_HELD),
             ("EG_VIP_REPICK", abi::VIP_REPICK),
             ("EG_VIP_RESET", abi::VIP_RESET),
             ("EG_ADDR_PASS", abi::ADDR_PASS),

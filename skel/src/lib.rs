@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! The BPF objects and the maps they share, as Rust sees them.
 //!
-//! [`xdp_ingress`], [`tc_ingress`], [`sock_lookup`], [`tc_backend`] and [`tc_egress`] are the generated skeletons (open, load, attach). [`share`] makes several objects
+//! [`xdp_ingress`], [`tc_ingress`], their twins [`xdp_capture`] and [`tc_capture`], [`sock_lookup`], [`tc_backend`] and
+//! [`tc_egress`] are the generated skeletons (open, load, attach). [`share`] makes several objects
 //! use one set of pinned maps. [`Maps`] is those maps opened from their pins, each behind a small typed wrapper. Who
 //! decides what to load, where to attach and what to write is `userspace/datapath`; `egctl` and the tests only read and
 //! write maps. Nothing here keeps state of its own.
@@ -42,6 +43,22 @@ pub mod xdp_ingress {
 #[allow(clippy::indexing_slicing, clippy::unreachable)]
 pub mod tc_ingress {
     include!(concat!(env!("OUT_DIR"), "/tc_ingress.skel.rs"));
+}
+
+/// The skeleton of `bpf/xdp/capture.bpf.c`, the twin of `xdp_ingress` that captures: its programs have the same names.
+#[allow(clippy::all, unused_qualifications, unreachable_pub, rust_2018_idioms, missing_debug_implementations)]
+#[allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(clippy::indexing_slicing, clippy::unreachable)]
+pub mod xdp_capture {
+    include!(concat!(env!("OUT_DIR"), "/xdp_capture.skel.rs"));
+}
+
+/// The skeleton of `bpf/tc/capture.bpf.c`, the twin of `tc_ingress` that captures: its programs have the same names.
+#[allow(clippy::all, unused_qualifications, unreachable_pub, rust_2018_idioms, missing_debug_implementations)]
+#[allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(clippy::indexing_slicing, clippy::unreachable)]
+pub mod tc_capture {
+    include!(concat!(env!("OUT_DIR"), "/tc_capture.skel.rs"));
 }
 
 /// The skeleton of `bpf/sock/lookup.bpf.c`; its program is `eg_sk_lookup`.

@@ -5,12 +5,21 @@
 //! may have changed since. Nothing here changes anything.
 
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
+use crate::xdp_capture::types::rodata as twin;
 use crate::xdp_ingress::types::rodata;
+
+/// A capture's twin is told the same, and then what to capture.
+const _: () = {
+    assert!(offset_of!(twin, eg_snat_port_min) == offset_of!(rodata, eg_snat_port_min));
+    assert!(offset_of!(twin, eg_xdp_frags) == offset_of!(rodata, eg_xdp_frags));
+    assert!(offset_of!(twin, eg_capture_until) > offset_of!(twin, eg_xdp_frags));
+};
 
 /// Maps that a program of ours may name; the kernel tells no more than we have room for.
 const MAPS_MAX: usize = 64;
@@ -99,7 +108,8 @@ impl LoadedProgram {
             }
             let bytes = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(io::Error::other)?.unwrap_or_default();
             // The section ends behind its last variable, the type at its alignment.
-            if bytes.len().next_multiple_of(align_of::<rodata>()) != size_of::<rodata>() {
+            let is_twins = bytes.len().next_multiple_of(align_of::<twin>()) == size_of::<twin>();
+            if !is_twins && bytes.len().next_multiple_of(align_of::<rodata>()) != size_of::<rodata>() {
                 continue;
             }
             let mut padded = bytes;

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use eg_l7::{Edge, Options};
+use tokio::sync::mpsc;
 
 use crate::admin::Admin;
 use crate::config::plan::{DatapathPlan, Plan};
-use crate::datapath::{Datapath, DatapathError};
+use crate::datapath::{CaptureAsk, Datapath, DatapathError};
 use crate::logs::Logs;
 use crate::snapshot::{self, Builder};
 use crate::state::State;
@@ -32,6 +33,8 @@ pub struct App {
     pub(crate) builder: Builder,
     pub(crate) datapath: Option<Datapath>,
     pub(crate) edge: Edge,
+    /// Captures that somebody asks the admin server for; taken by `control`.
+    pub(crate) captures: Option<mpsc::Receiver<CaptureAsk>>,
 }
 
 /// Why the process does not start; the text has the causes in it.
@@ -82,7 +85,8 @@ impl App {
         let capacity = limits::capacity(descriptors, &plan, workers);
         vitals.max_connections.store(capacity.connections as u64, Relaxed);
         // From here on, so that whoever watches sees 503 on /startupz and not a connection that hangs.
-        tokio::spawn(admin.serve(Arc::clone(&vitals), Arc::new(Metrics::new(&vitals)), capacity.admin));
+        let (ask, captures) = mpsc::channel(1);
+        tokio::spawn(admin.serve(Arc::clone(&vitals), Arc::new(Metrics::new(&vitals)), ask, capacity.admin));
         provide(&mut builder, &plan)?;
         let snapshot = builder.build(&plan, 1).map_err(|error| fail("load certificates", &error))?;
 
@@ -123,7 +127,7 @@ impl App {
         vitals.counters.store(Some(Arc::new(edge.counters().to_vec())));
         vitals.samples.store(datapath.as_ref().map(|datapath| Arc::new(datapath.samples())));
         vitals.figures.store(datapath.as_ref().map(|datapath| Arc::new(datapath.figures())));
-        let app = App { file, logs, vitals, builder, datapath, edge };
+        let app = App { file, logs, vitals, builder, datapath, edge, captures: Some(captures) };
         app.announce_addresses();
         app.announce(admin_address, workers);
         app.vitals.enter(Phase::Serving);

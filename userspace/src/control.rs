@@ -11,16 +11,30 @@ mod reload;
 
 use std::process::ExitCode;
 
+use tokio::sync::mpsc;
+
 use crate::app::App;
+use crate::datapath::{CaptureAsk, CaptureRefused, Why};
 use crate::drain;
 use crate::signal::{Event, Signals};
 
 /// Serves until told to stop. The exit code is 0 after a drain, even one that had to cut connections, and 1 when a second
 /// signal cut the drain itself.
 pub async fn run(mut app: App, mut signals: Signals) -> ExitCode {
+    let mut captures = app.captures.take();
     loop {
         let event = tokio::select! {
             event = signals.next() => event,
+            ask = wanted(&mut captures) => {
+                capture(&mut app, ask).await;
+                continue;
+            }
+            why = capture_over(&app) => {
+                if let Some(datapath) = &mut app.datapath {
+                    datapath.end_capture(why);
+                }
+                continue;
+            }
             () = interfaces_may_differ(&app) => {
                 if let Some(datapath) = &mut app.datapath {
                     datapath.follow_interfaces().await;
@@ -61,6 +75,40 @@ pub async fn run(mut app: App, mut signals: Signals) -> ExitCode {
 async fn interfaces_may_differ(app: &App) {
     match &app.datapath {
         Some(datapath) => datapath.interfaces_may_differ().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next capture that somebody asks for.
+async fn wanted(captures: &mut Option<mpsc::Receiver<CaptureAsk>>) -> CaptureAsk {
+    match captures {
+        Some(captures) => match captures.recv().await {
+            Some(ask) => ask,
+            // The admin server has ended.
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn capture(app: &mut App, ask: CaptureAsk) {
+    let CaptureAsk { request, answer } = ask;
+    // Loading takes a while: nobody may be there any more.
+    if answer.is_closed() {
+        return;
+    }
+    let result = match &mut app.datapath {
+        Some(datapath) => datapath.capture(&request).await,
+        None => Err(CaptureRefused::Off),
+    };
+    // Without a client the reader sees that its own is gone, and the capture ends.
+    let _ = answer.send(result);
+}
+
+/// Never, while none is under way.
+async fn capture_over(app: &App) -> Why {
+    match &app.datapath {
+        Some(datapath) => datapath.capture_over().await,
         None => std::future::pending().await,
     }
 }

@@ -9,6 +9,7 @@
 //! It deliberately knows no HTTP and no configuration syntax, and decides no health.
 
 mod attach;
+mod capture;
 mod detach;
 mod error;
 pub mod ethtool;
@@ -60,6 +61,7 @@ use sync::Tables;
 
 pub use attach::look::{Attached, attached, running};
 pub use attach::xdp::Mode;
+pub use capture::{CaptureAsk, CaptureNetwork, CaptureRefused, CaptureRequest, CaptureVerdict, Captured, Why};
 pub use detach::{Detached, detach};
 pub use error::DatapathError;
 pub use figures::{BackendFigures, Figures, FiguresReader, VipFigures};
@@ -97,6 +99,8 @@ pub struct Datapath {
     seen: follow::Seen,
     keeper: JoinHandle<()>,
     workers: usize,
+    /// Under way.
+    capture: Option<capture::Running>,
     /// Applied last.
     plan: DatapathPlan,
     /// Let go last.
@@ -105,6 +109,7 @@ pub struct Datapath {
 
 impl Drop for Datapath {
     fn drop(&mut self) {
+        self.end_capture(Why::Stop);
         self.keeper.abort();
     }
 }
@@ -161,6 +166,7 @@ impl Datapath {
             seen: follow::Seen::default(),
             keeper: tokio::spawn(keeper.run()),
             workers,
+            capture: None,
             plan: plan.clone(),
             loaded,
             _owner: owner,
@@ -179,6 +185,7 @@ impl Datapath {
     pub async fn apply(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
         lock(&self.tables).check(plan)?;
         let interfaces = interfaces(&self.netlink, plan).await?;
+        self.end_capture(Why::Reload);
         if plan.flows != self.plan.flows {
             self.loaded = load::load(plan, &self.held)?;
         }
@@ -278,7 +285,8 @@ impl Datapath {
     ///
     /// # Errors
     /// What could not be removed.
-    pub async fn stop(self) -> Result<(), DatapathError> {
+    pub async fn stop(mut self) -> Result<(), DatapathError> {
+        self.end_capture(Why::Stop);
         self.keeper.abort();
         if self.plan.detach_on_exit {
             let detached = detach(&self.plan.pin_root).await?;

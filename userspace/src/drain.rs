@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::app::{App, causes};
+use crate::datapath::Why;
 use crate::vitals::Phase;
 
 /// What a worker may take to cut its connections once the time is over. A process that hangs here would be killed by its
@@ -11,7 +12,10 @@ use crate::vitals::Phase;
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn drain(app: App) {
-    let App { vitals, edge, datapath, .. } = app;
+    let App { vitals, edge, mut datapath, .. } = app;
+    if let Some(datapath) = &mut datapath {
+        datapath.end_capture(Why::Stop);
+    }
     let plan = vitals.plan.load_full();
     vitals.enter(Phase::Draining);
     let settle = plan.runtime.drain_settle;

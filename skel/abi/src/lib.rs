@@ -25,9 +25,9 @@ pub use labels::{
 };
 pub use plain::Plain;
 pub use types::{
-    Affinity, AffinityKey, Backend, Bucket, Budget, Conf, Count, Event, Flow, FlowKey, Frag, FragKey, FragRange,
-    Guards, Held, Latency, Listener, ListenerKey, Load, Meta, Pool, Prefix, Probe, Slot, Source, Stats, Vip, VipKey,
-    Worker,
+    Affinity, AffinityKey, Backend, Bucket, Budget, Captured, Conf, Count, Event, Flow, FlowKey, Frag, FragKey,
+    FragRange, Guards, Held, Latency, Listener, ListenerKey, Load, Meta, Pool, Prefix, Probe, Slot, Source, Stats, Vip,
+    VipKey, Worker,
 };
 
 /// `EG_ABI`: pins live under `v<ABI>/`, and maps of another one are never opened.
@@ -60,6 +60,8 @@ pub const FRAG_TIMEOUT_MS: u32 = 5000;
 pub const FRAG_PORTS: u8 = 1;
 /// `EG_FRAG_DONE` of [`Frag::flags`]: the entry counts no more.
 pub const FRAG_DONE: u8 = 32;
+/// `EG_CAPTURED_HELD` of [`Captured::verdict`]: it waits for its datagram's first fragment.
+pub const CAPTURED_HELD: u32 = 4;
 /// `EG_ADDR_VIP`: the address carries VIPs.
 pub const ADDR_VIP: u32 = 1;
 /// `EG_ADDR_SOURCE`: we write the address as a source.

@@ -239,6 +239,27 @@ plain_struct! {
 }
 
 plain_struct! {
+    /// What goes before the bytes of a captured frame.
+    pub struct Captured {
+        /// ns of CLOCK_MONOTONIC
+        pub time: u64,
+        pub ifindex: u32,
+        /// Of the frame.
+        pub length: u32,
+        /// Bytes of it that follow.
+        pub kept: u32,
+        /// [`crate::Verdict`], or [`crate::CAPTURED_HELD`]
+        pub verdict: u32,
+        /// [`crate::Drop`]
+        pub reason: u32,
+        pub vip: u32,
+        pub backend: u32,
+        /// 1: it goes to the client.
+        pub reply: u32,
+    }
+}
+
+plain_struct! {
     /// Element of `eg_vip_stats` and `eg_backend_stats`.
     pub struct Stats {
         pub packets: u64,

@@ -10,6 +10,7 @@ pub(crate) mod links;
 pub(crate) mod look;
 mod offloads;
 pub(crate) mod probes;
+pub(crate) mod swap;
 pub(crate) mod tc;
 pub(crate) mod vips;
 pub(crate) mod xdp;

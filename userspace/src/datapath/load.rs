@@ -49,6 +49,8 @@ pub(crate) struct Loaded {
 struct Ingress {
     program: OwnedFd,
     tails: PathBuf,
+    /// Maps of its object that are not pinned, and that a twin must share: two programs that work on the same packets.
+    own: Vec<MapHandle>,
 }
 
 impl Loaded {
@@ -183,9 +185,14 @@ macro_rules! finish {
         share::pin_missing($skel.object_mut(), $folder).map_err(shared)?;
         let new = matches!($flows, Flows::New).then(|| MapHandle::try_from(&$skel.maps.eg_flows)).transpose();
         let new = new.map_err(DatapathError::map("keep the new flow table"))?;
-        (ingress($skel.progs.$program.as_fd(), &mut $skel.maps.$tails, $folder)?, new)
+        let own = [&$skel.maps.held, &$skel.maps.frag_locks, &$skel.maps.event_gate].map(MapHandle::try_from);
+        let own = own.into_iter().collect::<Result<_, _>>().map_err(DatapathError::map("keep a program's own maps"))?;
+        (ingress($skel.progs.$program.as_fd(), &mut $skel.maps.$tails, own, $folder)?, new)
     }};
 }
+
+mod twin;
+pub(crate) use twin::{Sinks, Twins, Wanted};
 
 fn load_xdp(
     plan: &DatapathPlan,
@@ -226,12 +233,17 @@ fn load_tc(
     Ok(finish!(skel, eg_tc_ingress, tc_tails, folder, flows))
 }
 
-fn ingress(program: BorrowedFd<'_>, tails: &mut MapMut<'_>, folder: &Path) -> Result<Ingress, DatapathError> {
+fn ingress(
+    program: BorrowedFd<'_>,
+    tails: &mut MapMut<'_>,
+    own: Vec<MapHandle>,
+    folder: &Path,
+) -> Result<Ingress, DatapathError> {
     let id = libbpf_rs::Program::id_from_fd(program).map_err(DatapathError::map("ask for a program's number"))?;
     let path = folder.join(format!("{TAILS}{id}"));
     tails.pin(&path).map_err(DatapathError::map("pin the table of programs"))?;
     let program = program.try_clone_to_owned().map_err(DatapathError::system("keep a program"))?;
-    Ok(Ingress { program, tails: path })
+    Ok(Ingress { program, tails: path, own })
 }
 
 /// Removes the tables of programs that no attached program calls any more: all but `keep`.

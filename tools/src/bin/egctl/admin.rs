@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -42,7 +44,60 @@ pub(crate) fn status(admin: &Admin, json: bool) -> Result<String, String> {
     Ok(if json { format!("{status}\n") } else { text(&status) })
 }
 
+/// An answer that comes bit by bit.
+pub(crate) struct Stream(Incoming);
+
+impl Stream {
+    /// `None`: it is over, or was cut short.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match self.0.frame().await?.ok()?.into_data() {
+                Ok(data) => return Some(data),
+                // Trailers.
+                Err(_) => continue,
+            }
+        }
+    }
+}
+
+impl Admin {
+    /// Asks for something to be done, and gives the answer as it comes. Waits for its head as long as it takes.
+    pub(crate) async fn post(&self, path: &str) -> Result<Stream, String> {
+        let (admin, response) = (self.address, send(self.address, Method::POST, path, self.token.clone()).await?);
+        match response.status().as_u16() {
+            200 => Ok(Stream(response.into_body())),
+            401 => Err(no_token(admin, response.status())),
+            _ => {
+                let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+                let why = body.map_err(|error| format!("{admin}: {error}"))?.to_bytes();
+                Err(String::from_utf8_lossy(&why).trim_end().to_owned())
+            }
+        }
+    }
+}
+
 async fn get(admin: SocketAddr, path: &str, token: Option<String>) -> Result<Bytes, String> {
+    let response = send(admin, Method::GET, path, token).await?;
+    let code = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_MAX);
+    let body = body.collect().await.map_err(|error| format!("{admin}: {error}"))?.to_bytes();
+    match code.as_u16() {
+        200 => Ok(body),
+        401 | 403 => Err(no_token(admin, code)),
+        _ => Err(format!("{admin}: {path} answered {code}")),
+    }
+}
+
+fn no_token(admin: SocketAddr, code: StatusCode) -> String {
+    format!("{admin}: {code}: give the admin token by --token or EG_ADMIN_TOKEN")
+}
+
+async fn send(
+    admin: SocketAddr,
+    method: Method,
+    path: &str,
+    token: Option<String>,
+) -> Result<Response<Incoming>, String> {
     let stream = TcpStream::connect(admin).await.map_err(|error| {
         format!("{admin}: {error} (is the gateway running, and is this its [observability].metrics_bind? see --admin)")
     })?;
@@ -50,20 +105,12 @@ async fn get(admin: SocketAddr, path: &str, token: Option<String>) -> Result<Byt
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // What ends the connection early also ends the request, which reports it.
     tokio::spawn(connection);
-    let mut request = http::Request::builder().uri(path).header("host", admin.to_string());
+    let mut request = http::Request::builder().method(method).uri(path).header("host", admin.to_string());
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| format!("the token: {error}"))?;
-    let response = sender.send_request(request).await.map_err(broken)?;
-    let code = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_MAX);
-    let body = body.collect().await.map_err(|error| format!("{admin}: {error}"))?.to_bytes();
-    match code.as_u16() {
-        200 => Ok(body),
-        401 | 403 => Err(format!("{admin}: {code}: give the admin token by --token or EG_ADMIN_TOKEN")),
-        _ => Err(format!("{admin}: {path} answered {code}")),
-    }
+    sender.send_request(request).await.map_err(broken)
 }
 
 /// The parts that an operator looks at first.

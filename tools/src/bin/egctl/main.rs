@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-only
 //! egctl: what the operator asks a running gateway, or what one left in the kernel.
 //!
-//! `status` and `drops --samples` ask the process over its admin address. `vips`, `pools`, `flows` and `drops` read the
+//! `status`, `drops --samples` and `capture` ask the process over its admin address. `vips`, `pools`, `flows` and `drops` read the
 //! pinned maps, so they answer when no process runs as well (the first two ask the process where nothing is pinned); `explain`
 //! runs a twin of the attached program over them; `doctor` looks at the host around both; `detach` takes everything of ours
 //! off the host. `backend` is for the hosts behind a gateway. Nothing but `detach`, `backend attach` and
-//! `backend detach` changes anything.
+//! `backend detach` changes anything for longer than `capture` runs.
 
 mod admin;
 mod backend;
+mod capture;
 mod doctor;
 mod explain;
 mod flows;
@@ -93,6 +94,14 @@ enum What {
     /// for the next packet, and so may the source port of a new flow. Where programs are attached by tc, the XDP program
     /// answers: both decide alike, except for frames to another host's MAC, which tc leaves alone.
     Explain(Box<explain::Explain>),
+    /// Records packets as they come in, with what became of each, into a file for Wireshark
+    ///
+    /// Each packet has its interface, time and length, and as its comment the verdict with the VIP and the backend: "forwarded
+    /// vip 192.0.2.1:80/tcp backend 10.0.0.2:8080", "dropped no_flow vip 192.0.2.1:80/tcp". For as long as it runs the attached
+    /// programs are replaced by twins that record; the process does that, puts the programs back at the end, and carries out
+    /// one capture at a time. It ends with its time or count, with this command, and with a reload. No packet is lost or
+    /// treated otherwise for it; those that the process is too slow to write are missing in the file, and counted.
+    Capture(capture::Capture),
     /// Takes programs, pins and local addresses of ours off the host, in this network namespace; flows are forgotten
     ///
     /// Refused beside a living process.
@@ -131,6 +140,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         }
         What::Doctor { file } => return Ok(doctor::doctor(pin_root, file.as_deref(), *json)),
         What::Explain(asked) => explain::explain(pin_root, asked, *json)?,
+        What::Capture(asked) => {
+            let whole = capture::capture(&admin(arguments), asked)?;
+            return Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         What::Detach { force } => kernel::detach(pin_root, *force)?,
         What::Backend(what) => backend::run(what, pin_root, *json)?,
     };

@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR GPL-3.0-only */
+/* The twin of tc/ingress.bpf.c that takes its place during a capture: the same,
+ * and it records what it sees. */
+#define CAPTURES
+#include "tc/ingress.bpf.c"
