@@ -171,8 +171,8 @@ static __always_inline int flow_moved(const struct pkt *p,
 }
 
 /*
- * Once a second, or sooner (lib/haste.h), for each half that carries packets: is the flow still in
- * time, and is its other half there, its own, and up to date? Refreshing
+ * Once a second, or sooner (lib/haste.h), for each half that carries packets: is the
+ * flow still in time, and is its other half there, its own, and up to date? Refreshing
  * both also keeps the hottest flows from looking idle to the LRU. Returns
  * FORWARD or a negative -1 - enum eg_miss.
  */
