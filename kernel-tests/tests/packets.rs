@@ -746,13 +746,5 @@ fn the_verifier_has_room_left_for_every_program() {
     if !require("xdp") {
         return;
     }
-    // Before 5.16 it does not say.
-    let walked: Vec<(String, u32)> = Gateway::new().verified().into_iter().filter(|(_, walked)| *walked > 0).collect();
-    // It gives up at a million. 6.1 walks 569,320 for eg_tc_ingress, 6.18 315,050: three tenths are kept for versions that
-    // nobody has tried. What a change adds on a known one is judged by its row.
-    for (name, walked) in &walked {
-        println!("{name}: the verifier walked {walked} instructions");
-        assert!(*walked < 700_000, "{name}: {walked}");
-    }
-    verifier::judge(&walked);
+    verifier::judge(&Gateway::new().verified());
 }

@@ -16,8 +16,8 @@ const BEGIN: &str = "eg-vm: running on";
 const PASSED: &str = "eg-vm: passed";
 const FAILED: &str = "eg-vm: failed";
 
-/// A guest that has not finished by then has hung: booting takes about a minute, the tests a few.
-const LIMIT: &str = "1200";
+/// Seconds after which a guest has hung: booting takes about one minute, the tests some fifteen.
+const LIMIT: &str = "2400";
 
 /// Runs `tests`, of each the part that is named, on `kernel`; an error tells what the guest's console said last.
 pub(crate) fn run(workspace: &Path, kernel: &Kernel, tests: &[(PathBuf, &str)]) -> Result<(), String> {

@@ -12,9 +12,17 @@ mod kernels;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// The gateway's packet tables and the backend host's, each with the part of it that is run: an emulator takes minutes for
-/// what tc and XDP have in common, so tc passes the first table alone.
-const TABLES: [(&str, &str); 4] = [("packets", ""), ("packets_frag", ""), ("packets_tc", "packets::"), ("decap", "")];
+/// The gateway's packet tables, probes' and the backend host's, each with the part of it that is run: an emulator takes
+/// minutes for what tc and XDP have in common, so tc passes the first table alone. `packets_others` only loads.
+const TABLES: [(&str, &str); 7] = [
+    ("packets", ""),
+    ("packets_frag", ""),
+    ("packets_cookie", ""),
+    ("packets_probe", ""),
+    ("decap", ""),
+    ("packets_others", ""),
+    ("packets_tc", "packets::"),
+];
 
 fn main() -> ExitCode {
     match run() {

@@ -5,7 +5,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use eg_abi::{
@@ -26,6 +26,7 @@ use super::hook::{Writer, tell};
 use super::judge;
 use super::runner::{Outcome, Runner};
 use super::twin::Beside;
+use crate::verifier;
 
 /// The loaded objects and the maps they share.
 struct Loaded {
@@ -204,18 +205,9 @@ impl Gateway {
         Runner::new(program.try_clone_to_owned().expect("another descriptor"), ways.collect(), Arc::clone(&self.given))
     }
 
-    /// Instructions that the verifier walked for each program, by name; 0 before 5.16, which does not say.
+    /// Instructions that the verifier walked for each program, by name.
     pub fn verified(&self) -> Vec<(String, u32)> {
-        let verified = |program: libbpf_rs::Program<'_>| {
-            let mut info = libbpf_sys::bpf_prog_info::default();
-            let mut size = size_of_val(&info) as u32;
-            let fd = program.as_fd().as_raw_fd();
-            // SAFETY: the kernel writes at most `size` bytes to `info`, in which every pointer and length is zero.
-            let code = unsafe { libbpf_sys::bpf_obj_get_info_by_fd(fd, (&raw mut info).cast(), &raw mut size) };
-            assert_eq!(code, 0, "ask about a program");
-            (program.name().to_string_lossy().into_owned(), info.verified_insns)
-        };
-        self.loaded().skel.object().progs().map(verified).collect()
+        verifier::walked(self.loaded().skel.object())
     }
 
     /// Packets refused for this reason so far.
