@@ -7,6 +7,7 @@
 
 mod capture;
 mod drops;
+mod peer;
 mod status;
 mod token;
 
@@ -76,8 +77,8 @@ impl Admin {
     ) {
         let slots = Arc::new(Semaphore::new(connections));
         while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
                 // Out of descriptors: a scrape can wait, signals and reloads go on meanwhile.
                 Err(_) => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -96,7 +97,7 @@ impl Admin {
                             return Ok::<_, Infallible>(answer(&request, &vitals, &metrics).map(Full::boxed_unsync));
                         }
                         *later.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + BEGIN;
-                        let (response, takes) = capture::capture(&request, &vitals, &captures).await;
+                        let (response, takes) = capture::capture(&request, peer, &vitals, &captures).await;
                         *later.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + takes + WHOLE;
                         Ok(response)
                     }

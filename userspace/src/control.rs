@@ -52,6 +52,8 @@ pub async fn run(mut app: App, mut signals: Signals) -> ExitCode {
             }
         }
     }
+    // Who still asks for a capture is told that the gateway stops.
+    drop(captures);
     let drain = drain::drain(app);
     tokio::pin!(drain);
     loop {

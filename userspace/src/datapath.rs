@@ -101,6 +101,8 @@ pub struct Datapath {
     workers: usize,
     /// Under way.
     capture: Option<capture::Running>,
+    /// What the last capture's reader says is sent here.
+    writing: Option<tokio::sync::mpsc::WeakSender<bytes::Bytes>>,
     /// Applied last.
     plan: DatapathPlan,
     /// Let go last.
@@ -167,6 +169,7 @@ impl Datapath {
             keeper: tokio::spawn(keeper.run()),
             workers,
             capture: None,
+            writing: None,
             plan: plan.clone(),
             loaded,
             _owner: owner,

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::poll_fn;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, allowed, text};
+use super::{Answer, allowed, peer, text};
 use crate::datapath::{CaptureAsk, CaptureRefused, CaptureRequest, Captured};
 use crate::vitals::Vitals;
 
 /// The answer, and how long it takes to be said.
 pub(super) async fn capture(
     request: &Request<Incoming>,
+    peer: SocketAddr,
     vitals: &Vitals,
     captures: &mpsc::Sender<CaptureAsk>,
 ) -> (Answer, Duration) {
@@ -33,8 +34,13 @@ pub(super) async fn capture(
     if let Err(response) = allowed(request, vitals) {
         return refuse(response);
     }
-    if !is_asked_by_address(request.headers().get(HOST)) {
-        return said(StatusCode::FORBIDDEN, "packets are for those who ask by address".to_owned());
+    let page = [ORIGIN.as_str(), "sec-fetch-site"].iter().any(|name| request.headers().contains_key(*name));
+    if page || !is_asked_by_address(request.headers().get(HOST)) {
+        return said(StatusCode::FORBIDDEN, "packets are for those who ask by address, and for no page".to_owned());
+    }
+    if vitals.plan.load().admin.token_sha256.is_none() && !peer::is_trusted(peer) {
+        let why = "without admin.api_token_hash, packets are for root and the gateway's own user on this host";
+        return said(StatusCode::FORBIDDEN, why.to_owned());
     }
     let wanted = match CaptureRequest::from_query(request.uri().query().unwrap_or_default()) {
         Ok(wanted) => wanted,

@@ -34,6 +34,9 @@ pub use request::{CaptureRequest, CaptureVerdict, Network as CaptureNetwork};
 /// Longer than loading twins takes on a slow machine. The twins' own deadline is that much later than the process's.
 const LOADING: Duration = Duration::from_secs(60);
 
+/// How long the next capture waits for the last one's client to take what is left.
+const LAST_WRITTEN: Duration = Duration::from_secs(2);
+
 /// All verdicts there are.
 const ANY_VERDICT: u32 = u32::MAX;
 
@@ -130,12 +133,27 @@ impl Datapath {
         if let Some(running) = &self.capture {
             return Err(CaptureRefused::Busy { within: running.until.saturating_duration_since(Instant::now()) });
         }
+        if !self.last_is_written().await {
+            return Err(CaptureRefused::Busy { within: LAST_WRITTEN });
+        }
         let interfaces = self.attached().await.map_err(CaptureRefused::Failed)?;
         if interfaces.is_empty() {
             return Err(CaptureRefused::NotAttached);
         }
         let vips = request.vip.map_or(Ok([0; 2]), |vip| self.vip_numbers(vip))?;
         self.begin(request, vips, interfaces).await.map_err(CaptureRefused::Failed)
+    }
+
+    /// The last capture's buffers are its reader's until its client has all of it, or is gone.
+    async fn last_is_written(&self) -> bool {
+        let deadline = Instant::now() + LAST_WRITTEN;
+        while self.writing.as_ref().is_some_and(|writing| writing.strong_count() > 0) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
     }
 
     /// Configured interfaces that run a program of ours, and by which hook.
@@ -181,6 +199,7 @@ impl Datapath {
             return Err(DatapathError::Plan { problem: "loading the programs' twins took too long".into() });
         }
         let (out, captured) = tokio::sync::mpsc::channel(reader::CHUNKS);
+        self.writing = Some(out.downgrade());
         let (end, ended) = mpsc::channel();
         let (said, enough) = watch::channel(None);
         let indices: Vec<u32> = interfaces.iter().map(|(index, ..)| *index).collect();

@@ -51,8 +51,12 @@ impl Probes {
         };
         let (egress, answer) = self.programs.insert((egress, answer));
         let missing = MapError::Missing { map: "eg_probes", source: None };
-        write(&ProbeMaps::open(folder)?.ok_or(missing)?, pairs)?;
-        attach(links, Programs { egress: egress.as_fd(), answer: answer.as_fd() }, interfaces)
+        let maps = ProbeMaps::open(folder)?.ok_or(missing)?;
+        let attached = attach(links, Programs { egress: egress.as_fd(), answer: answer.as_fd() }, interfaces);
+        // A mark that no program knows would have this host answer itself.
+        let none = HashSet::new();
+        write(&maps, if attached.is_ok() { pairs } else { &none })?;
+        attached
     }
 }
 

@@ -45,7 +45,8 @@ pub(crate) struct Programs<'a> {
 /// Attaches them: probes leave, and answers come in by `interfaces`. The way back is there before the way out.
 pub(crate) fn attach(links: &Links, programs: Programs<'_>, interfaces: &[u32]) -> Result<(), DatapathError> {
     accept(links)?;
-    for &ifindex in interfaces {
+    // What comes in by loopback is there already: taken in anew it would meet the program again.
+    for &ifindex in interfaces.iter().filter(|ifindex| **ifindex != LOOPBACK) {
         put(links, [Kind::InTcx, Kind::InClsact], answers_at(ifindex), programs.answer)?;
     }
     put(links, [Kind::OutTcx, Kind::OutClsact], out(), programs.egress)
@@ -94,8 +95,9 @@ fn accept(links: &Links) -> Result<(), DatapathError> {
     if fs::read_to_string(ACCEPT_LOCAL).map_err(fail)?.trim() != "0" {
         return Ok(());
     }
-    fs::write(ACCEPT_LOCAL, "1").map_err(fail)?;
-    remember(&links.pin_of(Kind::Accepts, LOOPBACK), 1)
+    // Remembered first: who is killed in between leaves it to be taken back.
+    remember(&links.pin_of(Kind::Accepts, LOOPBACK), 1)?;
+    fs::write(ACCEPT_LOCAL, "1").map_err(fail)
 }
 
 /// Takes it back, if we gave it and this is the namespace.

@@ -120,6 +120,9 @@ fn open(map: &MapHandle, inbox: &Inbox) -> Result<PerfBuffer<'static>, libbpf_rs
     }
 }
 
+/// Bytes that go to the client at once: with the few that may wait for it, what a slow client makes the process hold.
+const CHUNK: usize = 256 << 10;
+
 impl Reader {
     fn run(mut self, head: Vec<u8>) {
         let mut going = self.send(head);
@@ -189,6 +192,9 @@ impl Reader {
                 bytes: &bytes,
                 comment: &comment,
             }));
+            if chunk.len() >= CHUNK && !self.send(std::mem::take(&mut chunk)) {
+                return false;
+            }
         }
         chunk.is_empty() || self.send(chunk)
     }

@@ -14,6 +14,12 @@ impl Tables {
     /// Called before `add_vips`. What is the same already keeps what is left in its bucket.
     pub(crate) fn apply_cookies(&mut self, plan: &DatapathPlan) -> Result<(), DatapathError> {
         let key = |address| ListenerKey::new(address, abi::PROTO_TCP);
+        // First, so that there is room for all that come.
+        for (stale, _) in self.maps.cookies.entries()? {
+            if !plan.cookies.iter().any(|cookie| key(cookie.address) == stale) {
+                self.maps.cookies.delete(&stale)?;
+            }
+        }
         for cookie in &plan.cookies {
             let (key, budget) = (key(cookie.address), guards::budget(cookie.stack_per_second)?);
             let now = self.maps.cookies.get(&key)?;
@@ -22,13 +28,7 @@ impl Tables {
             }
         }
         self.cookies = plan.cookies.iter().map(|cookie| Addr::from(cookie.address.ip())).collect();
-        self.write_uses()?;
-        for (stale, _) in self.maps.cookies.entries()? {
-            if !plan.cookies.iter().any(|cookie| key(cookie.address) == stale) {
-                self.maps.cookies.delete(&stale)?;
-            }
-        }
-        Ok(())
+        self.write_uses()
     }
 }
 

@@ -163,11 +163,8 @@ async fn connect(to: SocketAddr, probe: Option<(u32, IpAddr)>) -> Result<Answer,
     match tokio::time::timeout(PATIENCE, socket.connect(to)).await {
         Ok(Ok(_)) => Ok(Answer::Open),
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Ok(Answer::Refused),
-        Ok(Err(error)) if matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::TimedOut) => {
-            Ok(Answer::Silence)
-        }
-        Ok(Err(error)) => Err(format!("cannot ask {to}: {error}")),
-        Err(_) => Ok(Answer::Silence),
+        // A firewall, no way, a reset: whatever it is, nobody serves there, and the others are asked all the same.
+        Ok(Err(_)) | Err(_) => Ok(Answer::Silence),
     }
 }
 
