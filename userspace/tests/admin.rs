@@ -71,6 +71,28 @@ fn health_needs_no_token_and_figures_do() {
 }
 
 #[test]
+fn packets_are_for_root_and_for_no_page() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped, because it takes root to ask as somebody else");
+        return;
+    }
+    let backend = Backend::start("a");
+    let process = Process::serve(&config("127.0.0.1:0", "", &backend));
+    let capture = format!("http://{}/capture", process.admin());
+    // What root hears is what this gateway has to say of packets: no datapath is configured.
+    let (status, said) = curl(&["-X", "POST", &capture]);
+    assert_eq!(status, 503, "{said}");
+    for header in ["Origin: https://example.org", "Sec-Fetch-Site: cross-site", "Host: localhost"] {
+        let (status, said) = curl(&["-X", "POST", "-H", header, &capture]);
+        assert_eq!(status, 403, "{header}: {said}");
+    }
+    let nobody = ["--reuid=65534", "--clear-groups", "curl", "-s", "-X", "POST", &capture];
+    let asked = std::process::Command::new("setpriv").args(nobody).output().expect("setpriv, of util-linux");
+    let said = String::from_utf8_lossy(&asked.stdout);
+    assert!(said.contains("packets are for root and the gateway's own user"), "{said}");
+}
+
+#[test]
 fn only_get_and_head_of_known_paths_are_answered() {
     let backend = Backend::start("a");
     let process = Process::serve(&config("127.0.0.1:0", "", &backend));

@@ -42,7 +42,9 @@ pub(crate) fn run(workspace: &Path, kernel: &Kernel, tests: &[(PathBuf, &str)]) 
 /// What the guest runs. The host's root is there, read-only, so the binary is where it is here.
 fn write_script(workspace: &Path, tests: &[(PathBuf, &str)]) -> Result<PathBuf, String> {
     let path = workspace.join(".cache/kernels/guest.sh");
-    let run = |(tests, part): &(PathBuf, &str)| format!("'{}' --test-threads=1 --color=never {part}", tests.display());
+    let run = |(tests, part): &(PathBuf, &str)| {
+        format!("'{}' --test-threads=1 --color=never --show-output {part}", tests.display())
+    };
     let all = tests.iter().map(run).collect::<Vec<_>>().join(" && ");
     let text = format!(
         "#!/bin/sh\n\
@@ -97,9 +99,12 @@ fn panicked(console: &str) -> bool {
     console.contains("Kernel panic - not syncing")
 }
 
-/// The tests' own lines, out of the kernel's messages.
+/// The tests' own lines, out of the kernel's messages, and what is to be recorded of the verifier.
 fn results(console: &str) -> String {
-    let lines = console.lines().filter(|line| line.starts_with("test ") || line.contains("eg-vm:"));
+    let is_ours = |line: &&str| {
+        line.starts_with("test ") || line.contains("eg-vm:") || line.starts_with("not in verifier-counts")
+    };
+    let lines = console.lines().filter(is_ours);
     lines.map(|line| format!("  {line}\n")).collect()
 }
 
