@@ -85,6 +85,7 @@ impl Admin {
                     continue;
                 }
             };
+            let ends = stream.local_addr().ok().map(|local| (peer, local));
             let (vitals, metrics, captures) = (Arc::clone(&vitals), Arc::clone(&metrics), captures.clone());
             tokio::spawn(async move {
                 let end = Arc::new(Mutex::new(Instant::now() + WHOLE));
@@ -97,7 +98,7 @@ impl Admin {
                             return Ok::<_, Infallible>(answer(&request, &vitals, &metrics).map(Full::boxed_unsync));
                         }
                         *later.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + BEGIN;
-                        let (response, takes) = capture::capture(&request, peer, &vitals, &captures).await;
+                        let (response, takes) = capture::capture(&request, ends, &vitals, &captures).await;
                         *later.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + takes + WHOLE;
                         Ok(response)
                     }

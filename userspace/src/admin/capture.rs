@@ -17,10 +17,10 @@ use super::{Answer, allowed, peer, text};
 use crate::datapath::{CaptureAsk, CaptureRefused, CaptureRequest, Captured};
 use crate::vitals::Vitals;
 
-/// The answer, and how long it takes to be said.
+/// The answer, and how long it takes to be said. `ends` are the connection's: the client's and ours.
 pub(super) async fn capture(
     request: &Request<Incoming>,
-    peer: SocketAddr,
+    ends: Option<(SocketAddr, SocketAddr)>,
     vitals: &Vitals,
     captures: &mpsc::Sender<CaptureAsk>,
 ) -> (Answer, Duration) {
@@ -38,7 +38,9 @@ pub(super) async fn capture(
     if page || !is_asked_by_address(request.headers().get(HOST)) {
         return said(StatusCode::FORBIDDEN, "packets are for those who ask by address, and for no page".to_owned());
     }
-    if vitals.plan.load().admin.token_sha256.is_none() && !peer::is_trusted(peer) {
+    if vitals.plan.load().admin.token_sha256.is_none()
+        && !ends.is_some_and(|(peer, local)| peer::is_trusted(peer, local))
+    {
         let why = "without admin.api_token_hash, packets are for root and the gateway's own user on this host";
         return said(StatusCode::FORBIDDEN, why.to_owned());
     }

@@ -7,31 +7,32 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::unistd::geteuid;
 
-/// Is it root, or who runs the gateway? Somebody on another host is not.
-pub(super) fn is_trusted(peer: SocketAddr) -> bool {
+/// Is it root, or who runs the gateway, that is connected from `peer` to `local`? Somebody on another host is not.
+pub(super) fn is_trusted(peer: SocketAddr, local: SocketAddr) -> bool {
     let table = if peer.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-    let owner = fs::read_to_string(table).ok().and_then(|table| owner(&table, peer));
+    let owner = fs::read_to_string(table).ok().and_then(|table| owner(&table, peer, local));
     owner.is_some_and(|uid| uid == 0 || uid == geteuid().as_raw())
 }
 
-/// The user of the connected socket that has this address, by the table's third (state) and eighth column.
-fn owner(table: &str, of: SocketAddr) -> Option<u32> {
+/// The user of the socket that is connected from here to there: the table's second to fourth column (state) and its eighth.
+/// Another socket may have the same port and other ends, so both count.
+fn owner(table: &str, from: SocketAddr, to: SocketAddr) -> Option<u32> {
     const ESTABLISHED: &str = "01";
-    let (address, port) = words(of);
-    let socket = format!("{address}:{port:04X}");
+    let (from, to) = (words(from), words(to));
     let mut rows = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    let row = rows.find(|row| row.get(1) == Some(&socket.as_str()) && row.get(3) == Some(&ESTABLISHED))?;
+    let row = rows.find(|row| row.get(1..4) == Some(&[from.as_str(), to.as_str(), ESTABLISHED]))?;
     row.get(7)?.parse().ok()
 }
 
-/// The address in words as they lie in memory, which is how the kernel prints them.
-fn words(address: SocketAddr) -> (String, u16) {
+/// As the kernel prints an address: in words as they lie in memory, and the port.
+fn words(address: SocketAddr) -> String {
     let bytes = match address.ip() {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     };
     let word = |word: &[u8]| word.try_into().map_or(0, u32::from_ne_bytes);
-    (bytes.chunks(4).map(|chunk| format!("{:08X}", word(chunk))).collect(), address.port())
+    let words: String = bytes.chunks(4).map(|chunk| format!("{:08X}", word(chunk))).collect();
+    format!("{words}:{:04X}", address.port())
 }
 
 #[cfg(test)]
@@ -45,10 +46,10 @@ mod tests {
         for any in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(any).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            assert!(is_trusted(client.local_addr().unwrap()), "{any}");
-            assert!(!is_trusted(listener.local_addr().unwrap()), "it only listens");
+            let (client, listener) = (client.local_addr().unwrap(), listener.local_addr().unwrap());
+            assert!(is_trusted(client, listener), "{any}");
+            assert!(!is_trusted(client, "127.0.0.1:1".parse().unwrap()), "it is connected elsewhere");
         }
-        assert!(!is_trusted("192.0.2.1:80".parse().unwrap()));
     }
 
     #[cfg(target_endian = "little")]
@@ -57,7 +58,9 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
             0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1\n   \
             1: 0100007F:D431 0100007F:2382 01 00000000:00000000 00:00000000 00000000  1000        0 2 1\n";
-        assert_eq!(owner(table, "127.0.0.1:54321".parse().unwrap()), Some(1000));
-        assert_eq!(owner(table, "127.0.0.1:8080".parse().unwrap()), None);
+        let owner = |from: &str, to: &str| super::owner(table, from.parse().unwrap(), to.parse().unwrap());
+        assert_eq!(owner("127.0.0.1:54321", "127.0.0.1:9090"), Some(1000));
+        assert_eq!(owner("127.0.0.1:54321", "127.0.0.1:80"), None);
+        assert_eq!(owner("127.0.0.1:8080", "0.0.0.0:0"), None, "it only listens");
     }
 }
