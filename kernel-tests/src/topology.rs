@@ -17,6 +17,7 @@ pub mod dsr;
 pub mod echo;
 pub mod egctl;
 pub mod expect;
+pub mod flood;
 pub mod foreign;
 pub mod gateway;
 pub mod inject;

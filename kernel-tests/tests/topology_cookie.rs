@@ -4,10 +4,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use eg_abi::Cookie;
@@ -15,6 +12,7 @@ use eg_kernel_tests::packet::frame::{ACK, CLIENT_ISN, SYN};
 use eg_kernel_tests::packet::{Frame, L4, judge};
 use eg_kernel_tests::require;
 use eg_kernel_tests::topology::egctl;
+use eg_kernel_tests::topology::flood::Flood;
 use eg_kernel_tests::topology::gateway::{Gateway, maps};
 use eg_kernel_tests::topology::wire::{self, Wire};
 use eg_kernel_tests::topology::{Arms, Topology};
@@ -23,8 +21,6 @@ use pnet::datalink::{self, Channel, DataLinkReceiver};
 use serde_json::Value;
 
 const PORT: u16 = 8080;
-/// Forged SYNs a second: far beyond any rate here, and no more than a cable and a busy machine carry.
-const FLOOD: u128 = 2000;
 /// On the client's link, and no host's: what is sent to it is heard, and nobody answers.
 const NOBODY: &str = "10.10.0.77:5000";
 
@@ -252,57 +248,6 @@ fn whichever_worker_the_ack_reaches_believes_the_cookie_and_none_believes_a_forg
     drop(gateway);
 }
 
-/// SYNs from sources that nobody has, to this address, until it is dropped.
-struct Flood {
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Flood {
-    fn start(topology: &Topology, to: SocketAddr) -> Flood {
-        let (stop, sent): (Arc<AtomicBool>, Arc<AtomicU64>) = Default::default();
-        let (end, count) = (Arc::clone(&stop), Arc::clone(&sent));
-        let gateway = wire::mac(&topology.gateway, "c0");
-        let thread = topology.client.spawn(move || {
-            let mut wire = Wire::open("eth0");
-            let (mut number, began) = (0u32, Instant::now());
-            while !end.load(Ordering::SeqCst) {
-                // However late the thread wakes up, it keeps the rate.
-                while u128::from(number) < began.elapsed().as_millis() * FLOOD / 1000 {
-                    let source = forged(to.is_ipv6(), number);
-                    let frame = Frame::between(source, to, L4::Tcp(SYN)).payload(b"").macs(wire.mac, gateway);
-                    wire.send(&frame.build());
-                    count.fetch_add(1, Ordering::SeqCst);
-                    number += 1;
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        Flood { stop, sent, thread: Some(thread) }
-    }
-
-    fn sent(&self) -> u64 {
-        self.sent.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn forged(v6: bool, number: u32) -> SocketAddr {
-    let v4 = Ipv4Addr::from(0xc612_0000 + (number & 0x1_ffff));
-    let [a, b, c, d] = v4.octets().map(u16::from);
-    let ip = if v6 { IpAddr::from([0x2001, 0xdb8, 0xbad, 0, a, b, c, d]) } else { v4.into() };
-    SocketAddr::new(ip, 1024 + (number % 60_000) as u16)
-}
-
 /// Half-open connections that the gateway's stack remembers.
 fn half_open(topology: &Topology) -> usize {
     topology.gateway.output("ss", &["-Htn", "state", "syn-recv"]).lines().count()
@@ -325,7 +270,7 @@ fn beside_a_flood_every_honest_client_connects_and_the_stack_sees_no_more_than_t
         assert_eq!(became(&topology, Cookie::Sent), calm, "within the rate the stack answers");
 
         let began = Instant::now();
-        let flood = Flood::start(&topology, at);
+        let flood = Flood::start(&topology, "c0", at);
         wait("the flood", || flood.sent() > 1000);
         for _ in 0..40 {
             served(&topology, at);
@@ -357,7 +302,7 @@ fn with_the_kernels_default_cookies_begin_when_a_listeners_queue_is_full() {
     assert_eq!(became(&topology, Cookie::Sent), 0, "no shortage, no cookie");
     assert!(became(&topology, Cookie::Declined) > 0, "though the program has asked for one");
 
-    let flood = Flood::start(&topology, at);
+    let flood = Flood::start(&topology, "c0", at);
     wait("cookies", || became(&topology, Cookie::Sent) > 1000);
     for _ in 0..40 {
         served(&topology, at);
